@@ -1,0 +1,104 @@
+"""What flows from stage to stage. All of it is frozen; no thread lives here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+U8 = NDArray[np.uint8]
+Clock = Literal["host", "rtcp", "file"]
+StreamState = Literal["connecting", "running", "reconnecting", "ended", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassInfo:
+    """One class of an engine: its id in the label map, its name on the wire, its colour (RGB, 0..255)."""
+
+    id: int
+    name: str
+    colour: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Roi:
+    """A rectangle of the source picture, in source pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """A YUV 4:2:0 picture: `y` u8 [H, W]; `u`, `v` u8 [ceil(H/2), ceil(W/2)]. Read only; rows may be strided.
+
+    `full_range`: y spans 0..255 (JPEG) rather than 16..235 (television).
+    """
+
+    y: U8
+    u: U8
+    v: U8
+    full_range: bool
+
+    def __repr__(self) -> str:
+        return f"Planes({self.y.shape[1]}x{self.y.shape[0]}, full_range={self.full_range})"
+
+
+class Picture(Protocol):
+    """A decoded picture whose pixels are converted only when somebody asks. Methods may be called from any thread."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+
+    def rgb(self, width: int, height: int) -> U8:
+        """The picture scaled to `width` x `height`: u8 [height, width, 3], RGB, full range, contiguous."""
+        ...
+
+    def planes(self) -> Planes:
+        """The picture at its own size as YUV 4:2:0."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded frame of one stream.
+
+    `number` counts the stream's decoded frames from 0 within `epoch`; `pts_ns` is information, never the clock;
+    `captured_ns` is the host's UTC time at arrival (the camera's own where `clock` is "rtcp"; "file" says that the
+    picture itself is old).
+    `state_key` changes whenever temporal state must be forgotten (reconnect, change of size).
+    """
+
+    stream: str
+    epoch: int
+    number: int
+    pts_ns: int | None
+    captured_ns: int
+    clock: Clock
+    decode_us: int
+    ready_ns: int
+    """`time.monotonic_ns()` when decoding ended: the start of the waiting time."""
+    media_ns: int
+    """Media time, never going back: PTS for files, arrival for live streams. Its differences drive smoothing."""
+    state_key: int
+    picture: Picture = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the engine made of one frame: `labels` u8 [H', W'], one class id a pixel (255: none)."""
+
+    frame: Frame
+    labels: U8 = field(repr=False)
+    engine: str
+    """name@digest"""
+    smoothed: bool
+    roi: Roi
+    wait_us: int
+    infer_us: int
