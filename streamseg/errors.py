@@ -1,20 +1,21 @@
 """Every error that streamseg raises on purpose; each message says what was wrong and what to do.
 
-    StreamsegError
-    ├── ConfigError (ValueError)      a setting is missing, unknown or out of range    exit code 2
-    │   └── EngineNotFound            no such engine bundle                            exit code 2
-    ├── SourceError (OSError)         a camera, file or URL cannot be read             exit code 1
-    │   ├── SourceNotFound            no such file, device or path on the server
-    │   ├── SourceRefused             nothing listens there, or the host is unreachable
-    │   ├── SourceUnauthorised        the user name or password is wrong
-    │   ├── SourceNoVideo             it opened, but holds no video (audio only, text, empty)
-    │   ├── SourceTimeout             it did not answer in time, or stalled
-    │   └── SourceCorrupt             it is damaged or cut short, or its codec is unknown
-    ├── EngineError (RuntimeError)    a bundle is damaged, or a backend cannot run it  exit code 1
-    │   └── BackendUnavailable        the backend's package or device is not here
-    ├── BindError (OSError)           the address to publish on cannot be bound        exit code 1
-    ├── WireError (ValueError)        a message breaks the wire contract
-    └── StageError (RuntimeError)     a pipeline stage died; names the stage           exit code 1
+StreamsegError
+├── ConfigError (ValueError)      a setting is missing, unknown or out of range    exit code 2
+│   └── EngineNotFound            no such engine bundle                            exit code 2
+├── SourceError (OSError)         a camera, file or URL cannot be read             exit code 1
+│   ├── SourceNotFound            no such file, device or path on the server
+│   ├── SourceRefused             nothing listens there, or the host is unreachable
+│   ├── SourceUnauthorised        the user name or password is wrong
+│   ├── SourceNoVideo             it opened, but holds no video (audio only, text, empty)
+│   ├── SourceTimeout             it did not answer in time, or stalled
+│   └── SourceCorrupt             it is damaged or cut short, or its codec is unknown
+├── EngineError (RuntimeError)    a bundle is damaged, or a backend cannot run it  exit code 1
+│   └── BackendUnavailable        the backend's package or device is not here
+├── BindError (OSError)           the address to publish on cannot be bound        exit code 1
+├── WireError (ValueError)        a message breaks the wire contract
+│   └── UnsupportedVersion        a message of another major version of it
+└── StageError (RuntimeError)     a pipeline stage died; names the stage           exit code 1
 """
 
 from __future__ import annotations
@@ -80,6 +81,10 @@ class BindError(StreamsegError, OSError):
 
 
 class WireError(StreamsegError, ValueError):
+    pass
+
+
+class UnsupportedVersion(WireError):
     pass
 
 
