@@ -113,7 +113,7 @@ def _deflater() -> Callable[[U8], bytes]:
 
 def _deflate(rows: U8) -> bytes:
     stream = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
-    return stream.compress(memoryview(rows)) + stream.flush()
+    return stream.compress(rows.data) + stream.flush()
 
 
 def _inflate(payload: bytes, size: int) -> bytes:
