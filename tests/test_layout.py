@@ -16,21 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "streamseg"
 
 LAYERS: tuple[set[str], ...] = (
-    {"types", "errors", "config"},
+    {"types", "errors", "config", "source", "synthetic"},
     {"channel", "wire", "codec", "rle", "metrics"},
-    {
-        "synthetic",
-        "source",
-        "ingest",
-        "engine",
-        "overlay",
-        "encode",
-        "publish",
-        "subscribe",
-        "security",
-        "models",
-        "accuracy",
-    },
+    {"ingest", "engine", "overlay", "encode", "publish", "subscribe", "security", "models", "accuracy"},
     {"pipeline"},
     {"service", "bench", "training", "check", "evaluate"},
     {"cli", "__main__"},
