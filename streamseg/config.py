@@ -1,14 +1,26 @@
-"""The configuration, as pydantic models: what a YAML file may say, and what `--set` may override."""
+"""The configuration, as pydantic models: what a YAML file may say, and what `--set` may override.
+
+Passwords do not belong in the file: `${NAME}` takes one from the environment, `${file:/run/secrets/x}` from a file.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from streamseg.errors import ConfigError
+from streamseg.source import Source, masked, parse
 
 Encoding = Literal["raw", "deflate", "zstd", "png", "coco-rle"]
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Side = Annotated[int, Field(ge=32, le=8192)]
 
 
 class Model(BaseModel):
@@ -32,5 +44,147 @@ class PublishConfig(Model):
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 80
     queue_messages: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Messages that may wait for one slow subscriber before newer ones are dropped for it."""
+    encode_threads: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = "auto"
+    """1: the publisher's own thread encodes, which costs the fewest hand-overs. auto: 1 up to 3 cores, else half of them."""
     wait_subscriber: bool = False
     """Lossless mode for files: hold the first frame until somebody subscribes; block rather than drop."""
+
+
+class EngineConfig(Model):
+    name: str = "street-edge"
+    """An engine's name, or the folder of its bundle."""
+    backend: Literal["auto", "openvino", "onnxruntime", "torch"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Inference threads. One is right beside decoders and encoders on 2 cores; raise it on an idle machine."""
+    size: tuple[Side, Side] | None = None
+    """(width, height) that pictures are analysed at; by default the engine's own, at each camera's aspect."""
+    max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 5.0
+    """How long the first frame of a batch may wait for others (backends that batch)."""
+
+
+class SmoothingConfig(Model):
+    mode: Literal["off", "average"] | None = None
+    """None: as the engine's manifest says."""
+    strength: Annotated[float, Field(ge=0, le=1)] | None = None
+    """0: none; 1: a time constant of 0.5 s, at any frame rate."""
+
+
+class StreamConfig(Model):
+    id: StreamId | None = None
+    """Its name on the wire; by default made from the source."""
+    source: str = Field(repr=False)
+    fps: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    """At most this many frames a second are analysed; 0: all."""
+    transport: Literal["tcp", "udp"] = "tcp"
+    decode_threads: Annotated[int, Field(ge=0, le=64)] = 0
+    """0: one for a live stream, two for a file."""
+    pace: Literal["max", "realtime"] = "max"
+    """Files only: as fast as they are analysed, or at their own rate, as a camera would."""
+    stall_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    """A live stream that sends nothing for this long is taken for lost and opened again."""
+
+    @field_validator("source")
+    @classmethod
+    def _understood(cls, text: str) -> str:
+        text = _SECRET.sub(lambda match: quote(_secret(match[1]), safe=""), text)
+        parse(text)
+        return text
+
+    @property
+    def parsed(self) -> Source:
+        return parse(self.source)
+
+    @property
+    def name(self) -> str:
+        return self.id or self.parsed.default_stream
+
+
+class Config(Model):
+    """The whole of it."""
+
+    streams: Annotated[tuple[StreamConfig, ...], Field(min_length=1)]
+    engine: EngineConfig = EngineConfig()
+    smoothing: SmoothingConfig = SmoothingConfig()
+    publish: PublishConfig = PublishConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        names = [stream.name for stream in self.streams]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise ValueError(
+                    f"streams[{i}].id: {name!r} is also the id of streams[{names.index(name)}]; ids are unique"
+                )
+        live = [s.name for s in self.streams if s.parsed.kind not in ("file", "synthetic") or s.pace == "realtime"]
+        if self.publish.wait_subscriber and live:
+            raise ValueError(f"publish.wait_subscriber: only for files, but {live[0]!r} is live and cannot wait")
+        return self
+
+
+_SECRET = re.compile(r"\$\{([^}]*)\}")
+
+
+def _secret(name: str) -> str:
+    if name.startswith("file:"):
+        try:
+            return Path(name.removeprefix("file:")).read_text().strip()
+        except OSError as error:
+            raise ValueError(f"the secret file {error.filename} cannot be read: {error.strerror}") from None
+    if name not in os.environ:
+        raise ValueError(f"the environment has no variable {name}; set it, or use ${{file:/path/of/the/secret}}")
+    return os.environ[name]
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> Config:
+    """Reads a YAML configuration. Raises ConfigError naming the file, the key, its value and what is allowed."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected keys such as `streams:` at the top, found {type(data).__name__}")
+    return validated(data, overrides, str(path))
+
+
+def validated(data: dict[str, Any], overrides: Iterable[str] = (), where: str = "configuration") -> Config:
+    """A Config from plain data and `path.to.key=value` overrides."""
+    for override in overrides:
+        _override(data, override)
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{where}: {_explained(e)}" for e in error.errors(include_url=False)]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    path, separator, value = text.partition("=")
+    keys = re.findall(r"[^.\[\]]+", path)
+    if not separator or not keys:
+        raise ConfigError(f"--set {text!r}: write path.to.key=value, such as streams[0].fps=5")
+    node: Any = data
+    try:
+        for key in keys[:-1]:
+            node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
+        node[int(keys[-1]) if isinstance(node, list) else keys[-1]] = yaml.safe_load(value)
+    except (IndexError, ValueError, TypeError, AttributeError, yaml.YAMLError):
+        raise ConfigError(f"--set {text!r}: there is no {path} to set") from None
+
+
+def _explained(error: Any) -> str:
+    """`streams[2].fps: -1: input should be greater than or equal to 0`."""
+    path = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "there is no such setting"
+    if isinstance(error["input"], dict | list | tuple | BaseModel):
+        return f"{path}: {message}" if path else message
+    value = masked(repr(error["input"]))[:120]
+    return f"{path}: {value}: {message}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(masked(str(error)).split())

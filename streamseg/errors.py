@@ -10,6 +10,7 @@ StreamsegError
 │   ├── SourceNoVideo             it opened, but holds no video (audio only, text, empty)
 │   ├── SourceTimeout             it did not answer in time, or stalled
 │   └── SourceCorrupt             it is damaged or cut short, or its codec is unknown
+├── FrameError (ValueError)       one picture cannot be used; it is counted and skipped
 ├── EngineError (RuntimeError)    a bundle is damaged, or a backend cannot run it  exit code 1
 │   └── BackendUnavailable        the backend's package or device is not here
 ├── BindError (OSError)           the address to publish on cannot be bound        exit code 1
@@ -66,6 +67,10 @@ class SourceTimeout(SourceError):
 
 class SourceCorrupt(SourceError):
     reason = "corrupt"
+
+
+class FrameError(StreamsegError, ValueError):
+    pass
 
 
 class EngineError(StreamsegError, RuntimeError):

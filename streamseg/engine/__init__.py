@@ -1,0 +1,1 @@
+"""Engines: bundles on disk, the program graph, the backends that execute it."""

@@ -1,0 +1,174 @@
+"""Engine bundles: a folder with `engine.yaml` and `model.onnx`. Finding, reading and writing them; no thread."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import onnx
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from streamseg.errors import EngineError, EngineNotFound
+from streamseg.types import ClassInfo
+
+Channel = Annotated[int, Field(ge=0, le=255)]
+Triple = tuple[float, float, float]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClassEntry(_Model):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    colour: tuple[Channel, Channel, Channel]
+    draw: bool = True
+    """Whether the overlay colours it (a background class is better left as it is)."""
+
+
+class InputEntry(_Model):
+    width: Annotated[int, Field(ge=32, le=8192)]
+    height: Annotated[int, Field(ge=32, le=8192)]
+    multiple: Annotated[int, Field(ge=1, le=128)] = 8
+    fixed: bool = False
+    """True where the network accepts no other size than width x height."""
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+
+
+class SmoothingEntry(_Model):
+    mode: Literal["off", "average"] = "average"
+    strength: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+
+class Manifest(_Model):
+    """`engine.yaml`. A class's id is its position in `classes`."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    task: Literal["semantic-segmentation"] = "semantic-segmentation"
+    description: str = ""
+    classes: Annotated[tuple[ClassEntry, ...], Field(min_length=2, max_length=255)]
+    input: InputEntry
+    smoothing: SmoothingEntry = SmoothingEntry()
+    licence: str
+    data: str
+    parameters: int | None = None
+    gmac: float | None = None
+    accuracy: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> Manifest:
+        names = [c.name for c in self.classes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two classes share a name: {', '.join(n for n in set(names) if names.count(n) > 1)}")
+        return self
+
+
+class Bundle:
+    """One engine on disk. `open` reads the manifest; the model is read on first use."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.classes = tuple(ClassInfo(i, c.name, c.colour) for i, c in enumerate(manifest.classes))
+        self.drawn = frozenset(i for i, c in enumerate(manifest.classes) if c.draw)
+
+    def __repr__(self) -> str:
+        return f"Bundle({self.identity}, {len(self.classes)} classes)"
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        try:
+            manifest = Manifest.model_validate(yaml.safe_load((path / "engine.yaml").read_text()))
+        except (OSError, yaml.YAMLError) as error:
+            raise EngineError(f"{path / 'engine.yaml'} cannot be read: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise EngineError(f"{path / 'engine.yaml'}: {where}: {first['msg']}") from error
+        if not (path / "model.onnx").is_file():
+            raise EngineError(f"the engine bundle {path} has no model.onnx; train or import it again")
+        return cls(path, manifest)
+
+    @cached_property
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of model.onnx."""
+        return hashlib.sha256((self.path / "model.onnx").read_bytes()).hexdigest()[:12]
+
+    @property
+    def identity(self) -> str:
+        return f"{self.manifest.name}@{self.digest}"
+
+    @cached_property
+    def program(self) -> onnx.ModelProto:
+        """The engine program as shipped."""
+        try:
+            return onnx.load(self.path / "model.onnx")
+        except Exception as error:  # protobuf raises its own classes, which differ between versions
+            raise EngineError(f"{self.path / 'model.onnx'} is damaged: {error}") from error
+
+    def fit(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of the program's input for a source picture: the bundle's area at the source's aspect."""
+        entry = self.manifest.input
+        if entry.fixed:
+            return entry.width, entry.height
+        # The default's width is kept and the height follows, up to a square: cameras are wide, and 480x272 for 16:9
+        # and 480x360 for 4:3 are the sizes that the accuracies are stated for.
+        if width < height:
+            scale = entry.width / height
+            return _multiple(width * scale, entry.multiple), _multiple(entry.width, entry.multiple)
+        return _multiple(entry.width, entry.multiple), _multiple(entry.width * height / width, entry.multiple)
+
+
+def _multiple(value: float, of: int) -> int:
+    return max(of, round(value / of) * of)
+
+
+def write(path: Path, manifest: Manifest, program: onnx.ModelProto) -> Bundle:
+    """Writes a bundle; the model first and the manifest last, so that half a bundle is never found."""
+    path.mkdir(parents=True, exist_ok=True)
+    for name, data in (("model.onnx", program.SerializeToString()), ("engine.yaml", _yaml(manifest).encode())):
+        temporary = path / f".{name}.part"
+        temporary.write_bytes(data)
+        temporary.replace(path / name)
+    return Bundle.open(path)
+
+
+def _yaml(manifest: Manifest) -> str:
+    text: str = yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)
+    return text
+
+
+def search_path() -> list[Path]:
+    """Where engines are looked for, first match wins: ./engines, the user's data folder, those that were installed."""
+    import platformdirs
+
+    package = Path(__file__).resolve().parents[1]
+    user = Path(platformdirs.user_data_dir("streamseg")) / "engines"
+    return [Path("engines"), user, package / "_engines", package.parent / "engines"]
+
+
+def available() -> Iterator[Bundle]:
+    """Every engine that `find` would give, by name."""
+    seen: set[str] = set()
+    for folder in search_path():
+        for manifest in sorted(folder.glob("*/engine.yaml")):
+            if manifest.parent.name not in seen:
+                seen.add(manifest.parent.name)
+                yield Bundle.open(manifest.parent)
+
+
+def find(name: str | Path) -> Bundle:
+    """The bundle of that name, or in that folder. Raises EngineNotFound, naming what there is."""
+    path = Path(name)
+    if (path / "engine.yaml").is_file():
+        return Bundle.open(path)
+    for folder in search_path():
+        if path.name == str(name) and (folder / path / "engine.yaml").is_file():
+            return Bundle.open(folder / path)
+    names = ", ".join(bundle.manifest.name for bundle in available()) or "none"
+    raise EngineNotFound(f"no engine named {str(name)!r}; there are: {names} (a folder with an engine.yaml works too)")

@@ -1,0 +1,56 @@
+"""The OpenVINO backend: the default where there is no GPU. Runs in the thread that calls it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+import openvino
+
+from streamseg.engine.backends import CompileOptions
+from streamseg.engine.cpu_program import F32, CpuProgram
+from streamseg.engine.program import up_to_scores
+from streamseg.errors import EngineError
+from streamseg.types import U8
+
+
+class OpenVinoProgram(CpuProgram):
+    """One infer request; inputs and outputs are shared with numpy, not copied."""
+
+    def __init__(self, model: onnx.ModelProto, options: CompileOptions) -> None:
+        super().__init__(model, options, self._infer)
+        self._request = _compile(model, options, self._shape, self._smooths).create_infer_request()
+
+    def _infer(self, frames: U8, state: F32 | None, elapsed_s: F32 | None) -> F32:
+        inputs: dict[str, Any] = {"frames": frames}
+        if self._smooths:
+            inputs |= {"state": state, "elapsed_s": elapsed_s}
+        outputs = self._request.infer(inputs, share_inputs=True, share_outputs=True)
+        scores: F32 = outputs[0]
+        return scores
+
+
+def _compile(model: onnx.ModelProto, options: CompileOptions, shape: tuple[int, ...], smooths: bool) -> Any:
+    core = openvino.Core()
+    try:
+        network = core.read_model(up_to_scores(model).SerializeToString())
+        sizes: dict[str, Any] = {"frames": [1, options.height, options.width, 3]}
+        if smooths:
+            sizes |= {"state": list(shape), "elapsed_s": [1]}
+        network.reshape(sizes)
+        # bf16 is said aloud: OpenVINO would pick it by itself where the CPU has it, and fp32 must stay fp32.
+        precision = {"auto": "bf16", "bf16": "bf16", "fp32": "f32"}[options.precision]
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            precision = "f32"
+        hints = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": options.threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        return core.compile_model(network, "CPU", hints)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1]
+        raise EngineError(
+            f"OpenVINO cannot compile the program at {options.width}x{options.height}: {first}"
+        ) from error

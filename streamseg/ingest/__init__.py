@@ -1,0 +1,1 @@
+"""Ingest: sources opened, demuxed and decoded, one thread a stream."""

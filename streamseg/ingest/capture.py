@@ -1,0 +1,222 @@
+"""An opened source that yields decoded pictures; PyAV lives here and nowhere else. Used by one ingest thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import av
+import av.error
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from streamseg.errors import FrameError, SourceCorrupt, SourceNoVideo, SourceTimeout
+from streamseg.ingest.faults import translated
+from streamseg.source import Source
+from streamseg.synthetic import Street, StreetSpec
+from streamseg.types import U8, Picture, Planes
+
+OPEN_TIMEOUT_S = 5.0
+# Short, so that the thread looks at its stop flag: a stall shows only after twice this time (PyAV restarts its clock).
+READ_TIMEOUT_S = 0.5
+_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED, which PyAV does not name
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A decoded picture, or None for one that was damaged. Times: `pts_ns` as the stream says, `captured_ns` UTC at
+    the arrival of its packet, `decode_us` spent on it."""
+
+    picture: Picture | None = field(repr=False)
+    pts_ns: int | None
+    captured_ns: int
+    decode_us: int
+
+
+class Capture(Protocol):
+    live: bool
+    """Live sources lose what is not read in time; others wait."""
+    details: str
+    """For the log: size, codec, rate."""
+    frame_seconds: float
+    """The nominal time between frames."""
+    expected: int
+    """How many frames there are in all; 0 where that is not known."""
+
+    def __iter__(self) -> Iterator[Captured]: ...
+    def close(self) -> None: ...
+
+
+class AvPicture:
+    """A decoded frame, converted on demand by swscale straight from the decoder's planes."""
+
+    __slots__ = ("_for_planes", "_for_rgb", "_frame", "height", "width")
+
+    def __init__(self, frame: av.VideoFrame, for_rgb: VideoReformatter, for_planes: VideoReformatter) -> None:
+        # The scalers keep their tables between frames (0.1-0.3 ms each time otherwise). There are two, because rgb()
+        # and planes() are called by different threads.
+        self._frame, self._for_rgb, self._for_planes = frame, for_rgb, for_planes
+        self.width: int = frame.width
+        self.height: int = frame.height
+
+    def rgb(self, width: int, height: int) -> U8:
+        how = {"src_colorspace": self._matrix(), "interpolation": Interpolation.AREA, "threads": 1}
+        try:
+            picture: U8 = self._for_rgb.reformat(self._frame, width, height, "rgb24", **how).to_ndarray()
+        except (av.error.FFmpegError, ValueError) as error:
+            raise FrameError(f"a {self.width}x{self.height} {self._frame.format.name} picture cannot be scaled") from error
+        return picture
+
+    def planes(self) -> Planes:
+        frame = self._frame
+        if frame.format.name not in ("yuv420p", "yuvj420p"):
+            frame = self._for_planes.reformat(frame, format="yuv420p", threads=1)
+        full = frame.format.name == "yuvj420p" or frame.color_range == ColorRange.JPEG
+        return Planes(*(_plane(frame.planes[i]) for i in range(3)), full_range=full)
+
+    def _matrix(self) -> Colorspace | None:
+        # swscale takes BT.601 where a stream does not say; HD cameras that say nothing mean BT.709.
+        if self._frame.colorspace == _UNSPECIFIED and self.height >= 720:
+            return Colorspace.ITU709
+        return None
+
+
+def _plane(plane: Any) -> U8:
+    rows = np.frombuffer(plane, np.uint8, plane.height * plane.line_size)
+    view: U8 = rows.reshape(plane.height, plane.line_size)[:, : plane.width]
+    return view
+
+
+class AvCapture:
+    """A file, RTSP, HTTP or V4L2 source. The constructor opens it and raises SourceError."""
+
+    def __init__(self, source: Source, *, transport: str, threads: int, stall_s: float, stopping: Callable[[], bool]):
+        self._source, self._stall_s, self._stopping = source, stall_s, stopping
+        begin = time.monotonic()
+        with translated(source, lambda: time.monotonic() - begin >= OPEN_TIMEOUT_S * 0.95):
+            self._container = av.open(
+                source.location,
+                format="v4l2" if source.kind == "v4l2" else None,
+                options=_options(source, transport),
+                timeout=None if source.kind == "file" else (OPEN_TIMEOUT_S, READ_TIMEOUT_S),
+            )
+        try:
+            self._prepare(threads)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _prepare(self, threads: int) -> None:
+        streams = self._container.streams.video
+        if not streams or self._container.format.name == "tty":  # FFmpeg "plays" text files named .txt
+            what = "audio only" if self._container.streams.audio and not streams else "no video in it"
+            raise SourceNoVideo(f"{self._source.shown}: {what}; choose a source with a video stream")
+        self._stream = streams[0]
+        if self._stream.codec_context is None:
+            raise SourceCorrupt(f"{self._source.shown}: the codec of its video is not known to FFmpeg")
+        recorded = self._container.duration is not None and self._container.duration > 0
+        self.live = not (self._source.kind == "file" or (self._source.kind == "http" and recorded))
+        # Frame threads hide a slow decoder behind a fast machine but hold frames back: for recordings only.
+        self._stream.thread_type = "SLICE" if self.live else "FRAME"
+        self._stream.codec_context.thread_count = threads or (1 if self.live else 2)
+        rate = self._stream.average_rate or self._stream.base_rate
+        self.frame_seconds = float(1 / rate) if rate else 0.04
+        codec = self._stream.codec_context
+        size = f"{codec.width}x{codec.height} " if codec.width else ""
+        self.details = f"{size}{codec.name} {float(rate):g} fps" if rate else f"{size}{codec.name}"
+        self._for_rgb, self._for_planes = VideoReformatter(), VideoReformatter()
+        self.expected = self._stream.frames
+
+    def __iter__(self) -> Iterator[Captured]:
+        good = 0
+        for packet, arrived_ns in self._packets():
+            begin = time.perf_counter_ns()
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                yield Captured(None, None, arrived_ns, 0)
+                continue
+            spent_us = (time.perf_counter_ns() - begin) // 1000
+            for frame in frames:
+                good += 1
+                yield self._captured(frame, arrived_ns, spent_us)
+                spent_us = 0
+        if good == 0 and not self._stopping():
+            raise SourceCorrupt(f"{self._source.shown}: not one picture could be decoded; it is damaged or cut short")
+        if not self.live and good < self.expected * 0.99 and not self._stopping():
+            raise SourceCorrupt(f"{self._source.shown}: cut short: {good} of {self.expected} frames could be read")
+
+    def _captured(self, frame: av.VideoFrame, arrived_ns: int, decode_us: int) -> Captured:
+        pts_ns = None
+        if frame.pts is not None and frame.time_base:
+            pts_ns = int(frame.pts * 1_000_000_000 * frame.time_base.numerator // frame.time_base.denominator)
+        picture = None if frame.is_corrupt else AvPicture(frame, self._for_rgb, self._for_planes)
+        return Captured(picture, pts_ns, arrived_ns, decode_us)
+
+    def _packets(self) -> Iterator[tuple[av.Packet, int]]:
+        """Packets with their UTC arrival time. A read that times out is tried again until the stall limit."""
+        heard = time.monotonic()
+        while not self._stopping():
+            try:
+                for packet in self._container.demux(self._stream):
+                    heard = time.monotonic()
+                    yield packet, time.time_ns()
+                    if self._stopping():
+                        return
+                return
+            except (av.error.ExitError, av.error.TimeoutError, av.error.BlockingIOError) as error:
+                silent = time.monotonic() - heard
+                if silent >= self._stall_s:
+                    raise SourceTimeout(f"{self._source.shown}: no data for {silent:.0f} s") from error
+            except av.error.FFmpegError as error:
+                if isinstance(error, av.error.InvalidDataError) and not self.live:
+                    return  # the cut end of a file; __iter__ says how much was missing
+                with translated(self._source, lambda: False):
+                    raise
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def _options(source: Source, transport: str) -> dict[str, str]:
+    if source.kind == "rtsp":
+        # Without these FFmpeg probes for 1.1 s and delivers 29 stale frames at once; with them it opens in 0.05 s.
+        return {"rtsp_transport": transport, "probesize": "32", "analyzeduration": "0"}
+    return {}
+
+
+class StreetCapture:
+    """The synthetic street as a camera would deliver it: YUV 4:2:0, at its own pace or as fast as it is read."""
+
+    def __init__(self, spec: StreetSpec, wait: Callable[[float], bool]) -> None:
+        """`wait(seconds)` sleeps and returns True when the stream should stop."""
+        self._spec, self._wait = spec, wait
+        self._street = Street(spec.seed, spec.width, spec.height, spec.fps)
+        self._for_rgb, self._for_planes = VideoReformatter(), VideoReformatter()
+        self.live = spec.pace == "realtime"
+        self.frame_seconds = 1 / spec.fps
+        self.expected = spec.frames or 0
+        self.details = f"{spec.width}x{spec.height} synthetic {spec.fps:g} fps"
+
+    def __iter__(self) -> Iterator[Captured]:
+        begin = time.monotonic()
+        index = 0
+        while self._spec.frames is None or index < self._spec.frames:
+            if self.live:
+                if self._wait(max(0.0, begin + index / self._spec.fps - time.monotonic())):
+                    return
+                # A renderer that is too slow for the rate skips pictures, as a real camera would not wait either.
+                index = max(index, int((time.monotonic() - begin) * self._spec.fps))
+            elif self._wait(0):
+                return
+            arrived_ns, started = time.time_ns(), time.perf_counter_ns()
+            frame = av.VideoFrame.from_ndarray(self._street.picture(index), "rgb24").reformat(format="yuv420p")
+            decode_us = (time.perf_counter_ns() - started) // 1000
+            picture = AvPicture(frame, self._for_rgb, self._for_planes)
+            yield Captured(picture, round(index * 1e9 / self._spec.fps), arrived_ns, decode_us)
+            index += 1
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,228 @@
+"""One stream's thread: opens its source, hands frames to the inbox, and comes back when a live source is lost."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streamseg.channel import Inbox
+from streamseg.errors import SourceError
+from streamseg.ingest.capture import AvCapture, Capture, Captured, StreetCapture
+from streamseg.source import Source
+from streamseg.metrics import StreamMetrics
+from streamseg.types import Clock, Frame, StreamState
+
+log = logging.getLogger("streamseg")
+Announce = Callable[[str, StreamState, str, str], None]
+"""(stream, state, reason, detail): called at every change of a stream's state."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """`fps` limits the analysis rate (0: every frame); `decode_threads` 0 chooses; `pace` plays a file at its own
+    rate instead of as fast as it is analysed; `give_up_unopened` fails where the very first opening fails."""
+
+    fps: float = 0.0
+    transport: str = "tcp"
+    decode_threads: int = 0
+    pace: bool = False
+    stall_s: float = 10.0
+    backoff_s: tuple[float, float] = (0.5, 30.0)
+    give_up_unopened: bool = False
+
+
+class StreamReader:
+    """Owns the thread of one stream. `start`, then `stop` and `join`; `failed` tells how it ended."""
+
+    def __init__(
+        self,
+        stream: str,
+        source: Source,
+        options: ReadOptions,
+        inbox: Inbox,
+        metrics: StreamMetrics,
+        announce: Announce,
+    ) -> None:
+        self.stream = stream
+        self.failed: SourceError | None = None
+        self.crash: BaseException | None = None
+        self._source, self._options = source, options
+        self._inbox, self._metrics, self._announce = inbox, metrics, announce
+        self._stop = threading.Event()
+        self._epoch = 0
+        self._state_key = 0
+        self._opened = False
+        # A daemon thread: a connection attempt cannot be interrupted, and must not hold the process up at its end.
+        self._thread = threading.Thread(target=self._run, name=f"streamseg-ingest-{stream}", daemon=True)
+
+    def start(self) -> None:
+        self._epoch = time.time_ns() // 1_000_000
+        self._inbox.register(self.stream)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def join(self, timeout_s: float) -> bool:
+        """True when the thread has ended."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._stay_connected()
+        except BaseException as error:  # a fault of ours: the pipeline ends the process with this stage's name
+            self.crash = error
+        finally:
+            self._inbox.finish(self.stream)
+
+    def _stay_connected(self) -> None:
+        pause = self._options.backoff_s[0]
+        self._change("connecting")
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                live = self._read()
+                if self._stop.is_set():
+                    return
+                if not live:
+                    return self._change("ended", "end-of-file")
+                reason, detail = "lost", f"{self._source.shown}: the stream ended; the camera or server closed it"
+            except SourceError as error:
+                reason, detail = error.reason, str(error)
+                if not self._comes_back():
+                    self.failed = error
+                    return self._change("failed", reason, detail)
+            if time.monotonic() - began > 10:  # it had been running: start the backoff anew
+                pause = self._options.backoff_s[0]
+            self._change("reconnecting", reason, detail)
+            self._stop.wait(pause * random.uniform(0.8, 1.2))
+            pause = min(pause * 2, self._options.backoff_s[1])
+        return None
+
+    def _comes_back(self) -> bool:
+        if self._source.kind in ("file", "synthetic"):
+            return False
+        return self._opened or not self._options.give_up_unopened
+
+    def _read(self) -> bool:
+        """Reads until the source ends. Returns whether it is live; raises SourceError."""
+        capture = self._open()
+        try:
+            live = capture.live or self._options.pace
+            self._opened = True
+            self._metrics.expected = capture.expected or None
+            self._state_key += 1
+            self._change("running", "connected", capture.details)
+            clock: Clock = "host" if capture.live else "file"
+            gate = RateGate(self._options.fps)
+            pacer = Pacer(self._stop) if self._options.pace and not capture.live else None
+            media_ns, size = -1, (0, 0)
+            for captured in capture:
+                number = self._metrics.entered(captured.decode_us)
+                if captured.picture is None:
+                    self._metrics.drop("corrupt")
+                    continue
+                if size not in ((0, 0), (captured.picture.width, captured.picture.height)):
+                    self._state_key += 1
+                    self._announce(
+                        self.stream, "running", "size-changed", f"{captured.picture.width}x{captured.picture.height}"
+                    )
+                size = captured.picture.width, captured.picture.height
+                media_ns = _media_ns(captured, capture, media_ns)
+                if not gate.passes(media_ns):
+                    self._metrics.drop("fps")
+                    continue
+                if pacer and pacer.wait(media_ns):
+                    self._metrics.drop("shutdown")
+                    break
+                self._hand_over(captured, number, media_ns, clock, live=live)
+                if self._stop.is_set():
+                    break
+            return capture.live
+        finally:
+            capture.close()
+
+    def _open(self) -> Capture:
+        if self._source.street is not None:
+            return StreetCapture(self._source.street, self._stop.wait)
+        options = self._options
+        return AvCapture(
+            self._source,
+            transport=options.transport,
+            threads=options.decode_threads,
+            stall_s=options.stall_s,
+            stopping=self._stop.is_set,
+        )
+
+    def _hand_over(self, captured: Captured, number: int, media_ns: int, clock: Clock, *, live: bool) -> None:
+        assert captured.picture is not None
+        frame = Frame(
+            stream=self.stream,
+            epoch=self._epoch,
+            number=number,
+            pts_ns=captured.pts_ns,
+            captured_ns=captured.captured_ns,
+            clock=clock,
+            decode_us=captured.decode_us,
+            ready_ns=time.monotonic_ns(),
+            media_ns=media_ns,
+            state_key=self._state_key,
+            picture=captured.picture,
+        )
+        refused = self._inbox.put(frame, live=live)
+        if refused is not None:
+            self._metrics.drop("shutdown" if refused is frame else "superseded")
+
+    def _change(self, state: StreamState, reason: str = "", detail: str = "") -> None:
+        """Announces a change of state; the same state again (attempt after attempt) is not news."""
+        if state == self._metrics.state and state != "connecting":
+            return
+        self._metrics.state = state
+        self._announce(self.stream, state, reason, detail)
+
+
+class RateGate:
+    """Passes at most `fps` frames a second of media time, evenly; 0 passes all."""
+
+    def __init__(self, fps: float) -> None:
+        self._step_ns = int(1e9 / fps) if fps else 0
+        self._due_ns: int | None = None
+
+    def passes(self, media_ns: int) -> bool:
+        if not self._step_ns:
+            return True
+        # A tenth of a step early is on time: 25 fps arrivals jitter around what a 12.5 fps limit asks for.
+        if self._due_ns is not None and media_ns < self._due_ns - self._step_ns // 10:
+            return False
+        late = self._due_ns is None or media_ns > self._due_ns + self._step_ns
+        self._due_ns = (media_ns if late or self._due_ns is None else self._due_ns) + self._step_ns
+        return True
+
+
+class Pacer:
+    """Holds frames of a file back until their time has come."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._begin: float | None = None
+
+    def wait(self, media_ns: int) -> bool:
+        """True when the stream should stop."""
+        now = time.monotonic()
+        if self._begin is None:
+            self._begin = now - media_ns / 1e9
+        return self._stop.wait(max(0.0, self._begin + media_ns / 1e9 - now))
+
+
+def _media_ns(captured: Captured, capture: Capture, previous_ns: int) -> int:
+    """Arrival for live sources; PTS for files, or the nominal step where a PTS is missing or goes back."""
+    if capture.live:
+        return max(time.monotonic_ns(), previous_ns + 1)
+    if captured.pts_ns is not None and captured.pts_ns > previous_ns:
+        return captured.pts_ns
+    return previous_ns + int(capture.frame_seconds * 1e9)

@@ -1,0 +1,61 @@
+"""Counters of what went in and what came out, a stream each. Any thread may count; one lock a stream."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from typing import Any
+
+from streamseg.types import StreamState
+
+RATE_WINDOW_SECONDS = 5.0
+
+
+class StreamMetrics:
+    """`frames` = `published` + the sum of `dropped` + what is still on its way: nothing is lost without a reason."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.state: StreamState = "connecting"
+        self.frames = 0
+        self.published = 0
+        self.dropped: Counter[str] = Counter()
+        self.decode_us = 0
+        self.expected: int | None = None  # frames in the file, where it says so
+        self._recent: deque[float] = deque(maxlen=1024)
+
+    def entered(self, decode_us: int = 0) -> int:
+        """Counts a frame in and returns its number, from 0."""
+        with self._lock:
+            self.frames += 1
+            self.decode_us += decode_us
+            return self.frames - 1
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        with self._lock:
+            self.dropped[reason] += count
+
+    def publish(self) -> None:
+        with self._lock:
+            self.published += 1
+            self._recent.append(time.monotonic())
+
+    @property
+    def in_flight(self) -> int:
+        with self._lock:
+            return self.frames - self.published - self.dropped.total()
+
+    def snapshot(self) -> dict[str, Any]:
+        """JSON-ready: state, fps over the last seconds, frames, published, dropped by reason."""
+        with self._lock:
+            since = time.monotonic() - RATE_WINDOW_SECONDS
+            recent = [t for t in self._recent if t >= since]
+            fps = (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
+            return {
+                "state": self.state,
+                "fps": round(fps, 2),
+                "frames": self.frames,
+                "published": self.published,
+                "dropped": dict(self.dropped),
+            }

@@ -1,0 +1,182 @@
+"""A pipeline: its streams, its engine, its publisher, in one process. The unit of scale.
+
+Threads: one a stream (ingest), one for inference, one or more for encoding and publishing. They meet only in the
+inbox and in the publisher's bounded queue; nothing here is global.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from streamseg.channel import Inbox
+from streamseg.config import Config
+from streamseg.engine.bundle import find
+from streamseg.engine.engine import Engine
+from streamseg.errors import FrameError, SourceError, StageError
+from streamseg.ingest.reader import ReadOptions, StreamReader
+from streamseg.metrics import StreamMetrics
+from streamseg.publish import Publisher
+from streamseg.types import Frame, StreamState
+
+log = logging.getLogger("streamseg")
+JOIN_SECONDS = 1.0
+"""How long a stop waits for ingest threads; one that hangs in a connection attempt is left to the process's end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: per-stream counters, what was encoded and sent, the streams that failed, and the time it took."""
+
+    streams: dict[str, dict[str, Any]]
+    encoded: dict[str, int]
+    failed: dict[str, SourceError]
+    seconds: float
+
+    @property
+    def published(self) -> int:
+        return sum(int(s["published"]) for s in self.streams.values())
+
+
+class Pipeline:
+    """`open`, then `run` until every file has ended or `stop` is called from anywhere, then `close`."""
+
+    def __init__(self, config: Config, *, give_up_unopened: bool = False) -> None:
+        self.config = config
+        self.metrics = {stream.name: StreamMetrics() for stream in config.streams}
+        self.engine = _engine(config)
+        self.publisher = Publisher(
+            config.publish,
+            list(self.metrics),
+            self.engine.classes,
+            engine=self.engine.bundle.identity,
+            status=lambda: {name: m.snapshot() for name, m in self.metrics.items()},
+        )
+        self._inbox = Inbox(size_key=self._size)
+        self._stopping = threading.Event()
+        self._ended = threading.Event()
+        self._crash: StageError | None = None
+        self._readers = [
+            StreamReader(s.name, s.parsed, _read_options(s, give_up_unopened), self._inbox, self.metrics[s.name], self._announce)
+            for s in config.streams
+        ]
+
+    def __repr__(self) -> str:
+        return f"Pipeline({len(self._readers)} streams, {self.engine!r})"
+
+    def open(self) -> str:
+        """Compiles the engine and binds the publisher; returns the endpoint. Raises EngineError, BindError."""
+        entry = self.engine.bundle.manifest.input
+        self.engine.program(self.engine.size_for(entry.width, entry.height))
+        return self.publisher.open()
+
+    def run(self, tick: Callable[[], None] = lambda: None) -> Outcome:
+        """Runs to the end, calling `tick` twice a second. Raises StageError when a stage died."""
+        began = time.monotonic()
+        if self.config.publish.wait_subscriber:
+            while not self._stopping.is_set() and not self.publisher.wait_for_subscriber(0.2):
+                pass
+        inference = threading.Thread(target=self._infer, name="streamseg-inference")
+        for reader in self._readers:
+            reader.start()
+        inference.start()
+        try:
+            while not self._ended.wait(0.5):
+                tick()
+        finally:
+            self._wind_up(inference)
+        if self._crash:
+            raise self._crash
+        return Outcome(
+            {name: m.snapshot() for name, m in self.metrics.items()},
+            dict(self.publisher.counters.encoded),
+            {r.stream: r.failed for r in self._readers if r.failed},
+            time.monotonic() - began,
+        )
+
+    def stop(self) -> None:
+        """Ends `run` soon; safe in a signal handler and from any thread."""
+        self._stopping.set()
+        self._ended.set()
+
+    def close(self) -> None:
+        self.publisher.close(2.0 if self._stopping.is_set() else None)
+
+    def _infer(self) -> None:
+        wait_s = self.config.engine.max_wait_ms / 1000
+        try:
+            while frames := self._inbox.take(self.engine.max_batch, wait_s):
+                try:
+                    results = self.engine.run(frames)
+                except FrameError as error:
+                    self._skip(frames, error)
+                    continue
+                for result in results:
+                    self.publisher.publish(result)
+                    self.metrics[result.frame.stream].publish()
+        except StageError as error:
+            self._crash = error
+        except BaseException as error:
+            log.debug("inference", exc_info=True)
+            self._crash = StageError("inference", error)
+        finally:
+            self._ended.set()
+
+    def _skip(self, frames: list[Frame], error: FrameError) -> None:
+        log.debug("%s", error)
+        for frame in frames:
+            self.metrics[frame.stream].drop("bad-frame")
+
+    def _wind_up(self, inference: threading.Thread) -> None:
+        """Stops every thread and accounts for the frames that were still waiting."""
+        for reader in self._readers:
+            reader.stop()
+        self._inbox.close()
+        if self._stopping.is_set():
+            self.publisher.abandon()
+        inference.join()
+        deadline = time.monotonic() + JOIN_SECONDS
+        for reader in self._readers:
+            reader.join(max(0.0, deadline - time.monotonic()))
+            if reader.crash is not None and self._crash is None:
+                self._crash = StageError(f"ingest of {reader.stream}", reader.crash)
+        for frame in self._inbox.drain():
+            self.metrics[frame.stream].drop("shutdown")
+        for metrics in self.metrics.values():  # taken for inference, but never handed to the publisher
+            metrics.drop("shutdown", metrics.in_flight)
+
+    def _size(self, frame: Frame) -> tuple[int, int]:
+        return self.engine.size_for(frame.picture.width, frame.picture.height)
+
+    def _announce(self, stream: str, state: StreamState, reason: str, detail: str) -> None:
+        level = logging.WARNING if state in ("failed", "reconnecting") else logging.INFO
+        log.log(level, "%s: %s%s", stream, state, f" ({detail or reason})" if detail or reason else "")
+        self.publisher.event(stream, state, reason, detail)
+
+
+def _engine(config: Config) -> Engine:
+    engine = config.engine
+    return Engine(
+        find(engine.name),
+        backend=engine.backend,
+        precision=engine.precision,
+        threads=engine.threads,
+        size=engine.size,
+        smoothing=config.smoothing.mode,
+        strength=config.smoothing.strength,
+    )
+
+
+def _read_options(stream: Any, give_up_unopened: bool) -> ReadOptions:
+    return ReadOptions(
+        fps=stream.fps,
+        transport=stream.transport,
+        decode_threads=stream.decode_threads,
+        pace=stream.pace == "realtime",
+        stall_s=stream.stall_s,
+        give_up_unopened=give_up_unopened,
+    )
