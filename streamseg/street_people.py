@@ -1,0 +1,265 @@
+"""People and cyclists of the synthetic street: jointed figures, walking or pedalling, as polygons in the picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from streamseg.street_actors import Shape, View, fixed, project
+from streamseg.street_scene import F32, NEAR, Light, Rgb
+
+SKIN: tuple[Rgb, ...] = ((224, 178, 150), (206, 156, 124), (150, 104, 78), (98, 68, 52))
+HAIR: tuple[Rgb, ...] = ((40, 30, 26), (70, 48, 34), (150, 116, 70), (120, 118, 116), (24, 22, 24))
+TOPS: tuple[Rgb, ...] = ((38, 40, 46), (60, 70, 92), (150, 40, 42), (196, 190, 180), (92, 100, 70), (120, 120, 124), (40, 80, 120),
+                         (186, 150, 60), (220, 220, 222), (86, 52, 68), (70, 56, 46), (210, 110, 50))  # fmt: skip
+TROUSERS: tuple[Rgb, ...] = ((34, 36, 42), (52, 62, 86), (44, 50, 70), (112, 100, 82), (70, 70, 72), (150, 140, 120))
+_ROUND = np.linspace(-math.pi / 2, math.pi / 2, 5, dtype=np.float32)
+_CIRCLE = np.linspace(0, 2 * math.pi, 12, endpoint=False, dtype=np.float32)
+_RING = np.stack([np.cos(_CIRCLE), np.sin(_CIRCLE)], 1).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Looks and build. `coat`: metres below the hip that the top reaches; `bag`: none, pack or hand."""
+
+    height: float
+    girth: float
+    skin: Rgb
+    hair: Rgb
+    top: Rgb
+    legs: Rgb
+    shoes: Rgb
+    coat: float
+    bag: str
+    long_hair: bool
+    helmet: bool
+    stride: float
+
+    @classmethod
+    def of(cls, rng: np.random.Generator) -> Person:
+        def pick(options: tuple[Rgb, ...]) -> Rgb:
+            c = np.array(options[int(rng.integers(len(options)))]) * rng.uniform(0.8, 1.15)
+            return (float(c[0]), float(c[1]), float(c[2]))
+
+        return cls(float(rng.choice([rng.uniform(1.55, 1.92), rng.uniform(1.15, 1.45)], p=[0.92, 0.08])), float(rng.uniform(0.85, 1.2)),
+                   pick(SKIN), pick(HAIR), pick(TOPS), pick(TROUSERS), pick(((30, 28, 28), (200, 200, 200), (90, 60, 40))),
+                   float(rng.choice([0.0, 0.0, 0.12, 0.42])), str(rng.choice(["none", "none", "pack", "hand"])), bool(rng.random() < 0.4),
+                   bool(rng.random() < 0.5), float(rng.uniform(1.25, 1.5)))  # fmt: skip
+
+
+def _capsules(p0: F32, p1: F32, r0: F32, r1: F32) -> F32:
+    """Tapered limbs in the picture: [n, 2] ends and [n] radii in pixels -> polygons [n, 10, 2]."""
+    d = p1 - p0
+    length = np.linalg.norm(d, axis=1, keepdims=True)
+    d = np.where(length > 1e-3, d / np.maximum(length, 1e-3), np.array([0, 1], np.float32))
+    n = np.stack([-d[:, 1], d[:, 0]], 1)
+    cos, sin = np.cos(_ROUND)[None, :, None], np.sin(_ROUND)[None, :, None]
+    head = p1[:, None] + r1[:, None, None] * (cos * d[:, None] + sin * n[:, None])
+    tail = p0[:, None] - r0[:, None, None] * (cos * d[:, None] + sin * n[:, None])
+    return np.concatenate([head, tail], axis=1)
+
+
+def _shade(light: Light, sunlit: float, colour: Rgb, amount: float = 1.0) -> tuple[float, float, float]:
+    a, d = light.ambient, light.direct
+    r, g, b = (min(255.0, c * (a[i] * 0.9 + d[i] * 0.62 * sunlit) * amount) for i, c in enumerate(colour))
+    return (r, g, b)
+
+
+class Body:
+    """Collects jointed parts in metres (forward, sideways, up), then projects all of them at once."""
+
+    def __init__(self, s: float, t: float, heading: tuple[float, float]) -> None:
+        self.origin, self.heading = (s, t), heading
+        self.ends: list[tuple[float, float, float]] = []
+        self.radii: list[float] = []
+        self.parts: list[tuple[str, int, Rgb, float]] = []
+
+    def limb(self, a: tuple[float, float, float], b: tuple[float, float, float], ra: float, rb: float, colour: Rgb,
+             tone: float = 1.0) -> None:  # fmt: skip
+        self.parts.append(("limb", len(self.ends), colour, tone))
+        self.ends += [a, b]
+        self.radii += [ra, rb]
+
+    def hull(self, points: list[tuple[tuple[float, float, float], float]], colour: Rgb, tone: float = 1.0) -> None:
+        self.parts.append((f"hull{len(points)}", len(self.ends), colour, tone))
+        self.ends += [p for p, _ in points]
+        self.radii += [r for _, r in points]
+
+    def shape(self, view: View, light: Light, sunlit: float) -> Shape:
+        local = np.array(self.ends, np.float32)
+        (hs, ht), (s, t) = self.heading, self.origin
+        world = np.stack(
+            [s + local[:, 0] * hs + local[:, 1] * ht, t + local[:, 0] * ht - local[:, 1] * hs, local[:, 2]], 1
+        )
+        pixels, depth = project(view.matrix, world)
+        if depth.min() < NEAR:
+            return []
+        radius = np.array(self.radii, np.float32) * view.f / depth
+        first = np.array([i for kind, i, _, _ in self.parts if kind == "limb"], np.intp)
+        limbs = _capsules(pixels[first], pixels[first + 1], radius[first], radius[first + 1])
+        polygons = dict(zip(first.tolist(), fixed(limbs), strict=True))
+        big = float(radius.max()) > 4.0
+        shape: Shape = []
+        for kind, i, colour, tone in self.parts:
+            shade = _shade(light, sunlit, colour, tone)
+            if kind == "limb":
+                points = polygons[i]
+            else:
+                n = int(kind[4:])
+                cloud = pixels[i : i + n, None] + radius[i : i + n, None, None] * _RING
+                points = fixed(cv2.convexHull(np.ascontiguousarray(cloud.reshape(-1, 2)))[:, 0])
+            shape.append((points, shade))
+            if big and tone > 0.7:
+                # A lighter core, shifted to the light, makes the limb round.
+                middle = points.mean(axis=0)
+                shift = (0.12 if light.sun[0] * view.matrix[0, 0] > 0 else -0.12) * (
+                    points.max(axis=0) - points.min(axis=0)
+                )
+                core = ((points - middle) * (0.6, 0.86) + middle + (shift[0], -abs(shift[1]) * 0.2)).astype(np.int32)
+                shape.append((core, _shade(light, sunlit, colour, tone * 1.13)))
+        return shape
+
+
+def walker(person: Person, s: float, t: float, heading: tuple[float, float], walked: float, eye: F32) -> Body:
+    """A person who has walked `walked` metres; standing when the heading never moves."""
+    k = person.height / 1.75
+    phase = 2 * math.pi * walked / (person.stride * k)
+    body = Body(s, t, heading)
+    # +1 when the person's right side is the nearer one: the far limbs are drawn first.
+    near = 1.0 if (eye[0] - s) * heading[1] - (eye[1] - t) * heading[0] > 0 else -1.0
+    hip = (0.88 + 0.018 * math.cos(2 * phase)) * k
+    shoulder, neck = hip + 0.5 * k, hip + 0.56 * k
+    g = person.girth
+
+    def leg(side: float) -> None:
+        swing = phase if side > 0 else phase + math.pi
+        thigh = 0.42 * math.sin(swing) + 0.06
+        knee_bend = max(0.06, 0.75 * math.sin(swing + 2.1) + 0.12)
+        tone = 1.0 if side == near else 0.78
+        top = (0.0, side * 0.09 * k * g, hip)
+        knee = (0.44 * k * math.sin(thigh), side * 0.09 * k, hip - 0.43 * k * math.cos(thigh))
+        ankle = (
+            knee[0] + 0.42 * k * math.sin(thigh - knee_bend),
+            side * 0.085 * k,
+            max(knee[2] - 0.40 * k * math.cos(thigh - knee_bend), 0.06),
+        )
+        body.limb((ankle[0] - 0.04, ankle[1], ankle[2] - 0.03), (ankle[0] + 0.15 * k, ankle[1], max(ankle[2] - 0.045, 0.025)),
+                  0.045, 0.035, person.shoes, tone)  # fmt: skip
+        body.limb(knee, ankle, 0.062 * k * g, 0.045 * k, person.legs, tone)
+        body.limb(top, knee, 0.088 * k * g, 0.065 * k * g, person.legs, tone)
+
+    def arm(side: float) -> None:
+        swing = 0.5 * math.sin(phase + (math.pi if side > 0 else 0))
+        tone = 1.0 if side == near else 0.76
+        top = (0.0, side * 0.2 * k * g, shoulder - 0.02)
+        elbow = (0.28 * k * math.sin(swing) - 0.03, side * 0.24 * k * g, shoulder - 0.28 * k * math.cos(swing))
+        hand = (
+            elbow[0] + 0.24 * k * math.sin(swing + 0.4),
+            side * 0.22 * k * g,
+            elbow[2] - 0.24 * k * math.cos(swing + 0.4),
+        )
+        body.limb(elbow, hand, 0.042 * k, 0.034 * k, person.top, tone)
+        body.limb(hand, (hand[0] + 0.02, hand[1], hand[2] - 0.06 * k), 0.036 * k, 0.03 * k, person.skin, tone)
+        body.limb(top, elbow, 0.056 * k * g, 0.045 * k, person.top, tone * 0.95)
+        if person.bag == "hand" and side > 0:
+            body.hull([((hand[0] - 0.1, hand[1], hand[2] - 0.22), 0.05), ((hand[0] + 0.12, hand[1], hand[2] - 0.22), 0.05),
+                       ((hand[0], hand[1], hand[2] - 0.1), 0.03)], (96, 70, 54), tone)  # fmt: skip
+
+    arm(-near)
+    leg(-near)
+    leg(near)
+    away = (eye[0] - s) * heading[0] + (eye[1] - t) * heading[1] < 0  # we see the back
+    pack = [
+        ((-0.2 * k, -0.08, shoulder - 0.1), 0.1),
+        ((-0.2 * k, 0.08, shoulder - 0.1), 0.1),
+        ((-0.2 * k, 0.0, hip + 0.12), 0.13),
+    ]
+    if person.bag == "pack" and not away:
+        body.hull(pack, (60, 62, 66), 0.85)
+    low = hip - 0.02 - person.coat * k
+    wide = 0.1 + 0.05 * (person.coat > 0.2)
+    body.hull([((0, -0.17 * k * g, shoulder), 0.075 * k), ((0, 0.17 * k * g, shoulder), 0.075 * k), ((0, -wide * k * g, low), 0.085 * k * g),
+               ((0, wide * k * g, low), 0.085 * k * g)], person.top)  # fmt: skip
+    if person.bag == "pack" and away:
+        body.hull(pack, (60, 62, 66))
+    body.limb((0, 0, neck - 0.02), (0.01, 0, neck + 0.08 * k), 0.055 * k, 0.05 * k, person.skin, 0.9)
+    head = neck + 0.17 * k
+    if person.long_hair:
+        body.limb((-0.05, 0, head), (-0.07, 0, neck - 0.04), 0.1 * k, 0.08 * k, person.hair, 0.9)
+    body.limb(
+        (0.02, 0, head - 0.03), (0.015, 0, head + 0.05), 0.085 * k, 0.092 * k, person.hair if away else person.skin
+    )
+    body.limb((-0.03, 0, head + 0.02), (-0.015, 0, head + 0.07), 0.09 * k, 0.088 * k, person.hair, 1.0)
+    arm(near)
+    return body
+
+
+def _knee(hip: tuple[float, float], foot: tuple[float, float], bone: float) -> tuple[float, float]:
+    """Where the knee is (forward, up) between hip and foot, bent forward; both bones `bone` metres long."""
+    dx, dy = foot[0] - hip[0], foot[1] - hip[1]
+    d = max(math.hypot(dx, dy), 1e-6)
+    off = math.sqrt(max(bone * bone - d * d / 4, 0))
+    return ((hip[0] + foot[0]) / 2 - dy / d * off, (hip[1] + foot[1]) / 2 + dx / d * off)
+
+
+def cyclist(
+    person: Person, s: float, t: float, heading: tuple[float, float], ridden: float, eye: F32, lamps: bool
+) -> Body:
+    """Rider and bicycle; wheels and pedals turn with the metres ridden."""
+    body = Body(s, t, heading)
+    near = 1.0 if (eye[0] - s) * heading[1] - (eye[1] - t) * heading[0] > 0 else -1.0
+    frame: Rgb = person.top if person.coat == 0 else (150, 30, 30)
+    dark: Rgb = (28, 28, 30)
+    for x in (-0.52, 0.52):
+        rim = [(x + 0.33 * math.cos(a), 0.0, 0.34 + 0.33 * math.sin(a)) for a in _CIRCLE.tolist()]
+        for a, b in zip(rim, rim[1:] + rim[:1], strict=True):
+            body.limb(a, b, 0.024, 0.024, dark, 0.7)
+        for i in range(4):
+            v = ridden / 0.34 + i * math.pi / 4
+            dx, dy = 0.32 * math.cos(v), 0.32 * math.sin(v)
+            body.limb((x + dx, 0, 0.34 - dy), (x - dx, 0, 0.34 + dy), 0.005, 0.005, (150, 150, 150), 0.7)
+    crank = (-0.06, 0.3)
+    turn = -ridden / 1.9 * 2 * math.pi / 2.4
+    hip, hand = (-0.2, 0.98), (0.42, 1.02)
+
+    def leg(side: float) -> None:
+        v = turn + (math.pi if side > 0 else 0)
+        foot = (crank[0] + 0.17 * math.cos(v), crank[1] + 0.17 * math.sin(v))
+        knee = _knee(hip, (foot[0], foot[1] + 0.06), 0.43)
+        tone, y = (1.0 if side == near else 0.75), side * 0.1
+        body.limb((foot[0] - 0.08, y, foot[1] + 0.03), (foot[0] + 0.12, y, foot[1]), 0.045, 0.035, person.shoes, tone)
+        body.limb((knee[0], y, knee[1]), (foot[0] - 0.02, y, foot[1] + 0.07), 0.06, 0.045, person.legs, tone)
+        body.limb((hip[0], y, hip[1]), (knee[0], y, knee[1]), 0.09, 0.065, person.legs, tone)
+
+    leg(-near)
+    for a, b in (((-0.52, 0.34), crank), (crank, (-0.22, 0.9)), (crank, (0.36, 0.82)), ((-0.22, 0.8), (0.36, 0.86)), ((0.52, 0.34), (0.38, 0.98)),
+                 ((-0.52, 0.34), (-0.2, 0.78))):  # fmt: skip
+        body.limb((a[0], 0, a[1]), (b[0], 0, b[1]), 0.022, 0.022, frame, 0.7)
+    body.limb((0.38, -0.24, 1.0), (0.38, 0.24, 1.0), 0.02, 0.02, dark, 0.7)
+    leg(near)
+    body.hull(
+        [((-0.2, -0.1, 1.0), 0.1), ((-0.2, 0.1, 1.0), 0.1), ((0.12, -0.16, 1.42), 0.075), ((0.12, 0.16, 1.42), 0.075)],
+        person.top,
+    )
+    if person.bag == "pack":
+        body.hull([((-0.2, 0, 1.22), 0.12), ((-0.06, 0, 1.45), 0.12)], (60, 62, 66))
+    for side in (-near, near):
+        tone = 1.0 if side == near else 0.78
+        body.limb((0.13, side * 0.18, 1.4), (0.24, side * 0.24, 1.15), 0.055, 0.045, person.top, tone)
+        body.limb(
+            (0.24, side * 0.24, 1.15),
+            (hand[0], side * 0.22, hand[1]),
+            0.042,
+            0.034,
+            person.top if person.coat else person.skin,
+            tone,
+        )
+    body.limb((0.16, 0, 1.46), (0.2, 0, 1.54), 0.055, 0.05, person.skin, 0.9)
+    body.limb((0.23, 0, 1.58), (0.22, 0, 1.65), 0.085, 0.09, person.skin)
+    body.limb((0.17, 0, 1.64), (0.22, 0, 1.69), 0.1, 0.1, (225, 225, 220) if person.helmet else person.hair)
+    if lamps:
+        body.hull([((0.5, 0, 0.9), 0.05)], (500, 500, 460), 0.7)
+    return body
