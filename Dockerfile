@@ -1,0 +1,41 @@
+# streamseg on the CPU.   docker build -t streamseg .
+#
+#   docker run --rm -p 127.0.0.1:5555:5555 streamseg run synthetic://street --bind tcp://0.0.0.0:5555 --set publish.insecure=true
+#
+# Inside a container loopback reaches nobody, so the daemon must bind beyond it: keep the port on the host's loopback
+# as above, or use CURVE (deploy/compose.yaml).
+
+FROM debian:bookworm-slim AS build
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+RUN python3 -m venv /opt/streamseg
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY engines engines
+COPY streamseg streamseg
+RUN /opt/streamseg/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
+    && /opt/streamseg/bin/pip install --no-cache-dir "$(ls /wheels/*.whl)[zstd]" \
+    && /opt/streamseg/bin/pip uninstall --yes pip setuptools
+
+FROM debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates python3 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --shell /usr/sbin/nologin --groups video --home-dir /var/lib/streamseg --create-home streamseg \
+    && install --directory --owner streamseg /var/cache/streamseg
+COPY --from=build /opt/streamseg /opt/streamseg
+# Compiled engine plans go to /var/cache/streamseg; a volume there saves the compiling at every start.
+ENV PATH=/opt/streamseg/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    XDG_CACHE_HOME=/var/cache \
+    STREAMSEG_HEALTH_ENDPOINT=tcp://127.0.0.1:5555
+USER streamseg
+WORKDIR /var/lib/streamseg
+EXPOSE 5555
+STOPSIGNAL SIGTERM
+# A heartbeat comes once a second for as long as the daemon lives, whatever its cameras do.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s \
+    CMD streamseg subscribe "$STREAMSEG_HEALTH_ENDPOINT" --kind heartbeat --count 1 --timeout 5 >/dev/null
+ENTRYPOINT ["streamseg"]
+CMD ["--help"]
