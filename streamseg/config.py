@@ -45,7 +45,7 @@ class PublishConfig(Model):
     queue_messages: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Messages that may wait for one slow subscriber before newer ones are dropped for it."""
     encode_threads: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = "auto"
-    """1: the publisher's own thread encodes, which costs the fewest hand-overs. auto: 1 up to 3 cores, else half of them."""
+    """1: the publisher's own thread encodes, with the fewest hand-overs. auto: 1 up to 3 cores, else half of them."""
     wait_subscriber: bool = False
     """Lossless mode for files: hold the first frame until somebody subscribes; block rather than drop."""
 
@@ -136,8 +136,8 @@ def _secret(name: str) -> str:
     return os.environ[name]
 
 
-def load(path: Path, overrides: Iterable[str] = ()) -> Config:
-    """Reads a YAML configuration. Raises ConfigError naming the file, the key, its value and what is allowed."""
+def read(path: Path) -> dict[str, Any]:
+    """The plain data of a YAML configuration, not validated yet. Raises ConfigError."""
     try:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -146,17 +146,20 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
         raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected keys such as `streams:` at the top, found {type(data).__name__}")
-    return validated(data, overrides, str(path))
+    return data
 
 
-def validated(data: dict[str, Any], overrides: Iterable[str] = (), where: str = "configuration") -> Config:
-    """A Config from plain data and `path.to.key=value` overrides."""
+def validated(data: dict[str, Any], overrides: Iterable[str] = (), where: str = "") -> Config:
+    """A Config from plain data and `path.to.key=value` overrides; `where` (a file's name) begins every error line.
+
+    Raises ConfigError with a line a fault: the key's path, its value, and what is allowed.
+    """
     for override in overrides:
         _override(data, override)
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        lines = [f"{where}: {_explained(e)}" for e in error.errors(include_url=False)]
+        lines = [f"{where}: {_explained(e)}".removeprefix(": ") for e in error.errors(include_url=False)]
         raise ConfigError("\n".join(lines)) from None
 
 

@@ -1,0 +1,5 @@
+"""Results go out over ZeroMQ: one thread owns the XPUB socket, everything else hands over to it."""
+
+from streamseg.publish.publisher import PublishCounters, Publisher
+
+__all__ = ["PublishCounters", "Publisher"]

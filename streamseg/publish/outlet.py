@@ -1,0 +1,177 @@
+"""The XPUB socket, and what is counted per topic. Made, used and closed in the publisher thread."""
+
+from __future__ import annotations
+
+import errno
+import socket as sockets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+
+from streamseg import security, wire
+from streamseg.config import PublishConfig
+from streamseg.errors import BindError
+
+_BUFFER_BYTES = 256 * 1024
+_QUEUE_BYTES = 32 << 20
+"""What may wait for one subscriber that has stopped: the high-water mark, which counts messages, follows their size."""
+_MAX_INCOMING = 4096  # subscribers send handshakes and prefixes; libzmq drops who sends more
+_BLOCK_MS = 200  # lossless: how long one attempt to send blocks before subscriptions and closing are looked at
+
+
+@dataclass(slots=True)
+class _Topic:
+    epoch: int
+    seq: int
+    fields: dict[str, Any] = field(repr=False)
+    payload: bytes = field(repr=False)
+
+
+class Outlet:
+    """Sends messages, numbers them, and keeps the last of every topic for late joiners."""
+
+    def __init__(self, config: PublishConfig) -> None:
+        self._config = config
+        self._stack = ExitStack()
+        self._socket: zmq.Socket[bytes]
+        self._poller = zmq.Poller()
+        self._largest = _QUEUE_BYTES // config.queue_messages
+        self._last: dict[str, _Topic] = {}
+        self.sent: dict[str, int] = {}
+        self.bytes = 0
+        self.replayed = 0
+
+    def open(self, wake: sockets.socket) -> str:
+        """Bind; returns the endpoint with its real port. `wake` becoming readable ends `poll`. Raises BindError."""
+        security.check_bind(self._config)
+        context = zmq.Context()
+        self._stack.callback(context.term)
+        self._socket = self._stack.enter_context(context.socket(zmq.XPUB))
+        self._socket.linger = 0
+        try:
+            self._configure(self._socket)
+            _refuse_taken_ipc(self._config.bind)
+            self._socket.bind(self._config.bind)
+        except zmq.ZMQError as error:
+            self._stack.close()
+            raise _bind_error(self._config.bind, error) from None
+        except BaseException:
+            self._stack.close()
+            raise
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(wake, zmq.POLLIN)
+        endpoint: bytes = self._socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
+        return endpoint.decode().rstrip("\0")
+
+    def _configure(self, socket: zmq.Socket[bytes]) -> None:
+        lossless = self._config.wait_subscriber
+        socket.sndhwm = self._config.queue_messages
+        socket.sndbuf = socket.rcvbuf = _BUFFER_BYTES
+        socket.maxmsgsize = _MAX_INCOMING
+        socket.tcp_keepalive = 1
+        socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # else a second subscriber to a topic would get no last value
+        if lossless:  # a file waits for its slowest subscriber; live, one stalled reader would starve all
+            socket.setsockopt(zmq.XPUB_NODROP, 1)
+            socket.sndtimeo = _BLOCK_MS
+        if ":[" in self._config.bind or "//[" in self._config.bind:
+            socket.ipv6 = True
+        if self._config.curve is not None:
+            # Entered after the socket: the authenticator's own sockets must be gone before the context ends.
+            self._stack.enter_context(security.curve_server(socket, self._config.curve))
+
+    def poll(self, timeout_s: float) -> None:
+        """Wait for a subscription message or the wake-up."""
+        self._poller.poll(max(0, int(timeout_s * 1000 + 0.999)))
+
+    def incoming(self) -> Iterator[bytes]:
+        """Every subscription message there is."""
+        while True:
+            try:
+                parts = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if len(parts) == 1:
+                yield parts[0]
+
+    def send(
+        self, topic: str, fields: dict[str, Any], payload: bytes, *, replay: bool = False, retry: Callable[[], bool]
+    ) -> bool:
+        """Number and send one message. `retry` is asked, when a lossless send has blocked a while, whether to go on."""
+        last = self._last.get(topic)
+        epoch = fields["epoch"]
+        seq = last.seq + 1 if last is not None and last.epoch == epoch else 0
+        fields = fields | {"seq": seq, "replay": replay, "published_ns": time.time_ns()}
+        if not self._put(topic, fields, payload, retry):
+            return False
+        self._last[topic] = _Topic(epoch, seq, fields, payload)
+        self.replayed += replay
+        return True
+
+    def replay(self, topic: str, retry: Callable[[], bool]) -> None:
+        """Send the topic's last message once more, under its own number."""
+        last = self._last.get(topic)
+        if last is not None:
+            again = last.fields | {"replay": True, "published_ns": time.time_ns()}
+            self.replayed += self._put(topic, again, last.payload, retry)
+
+    def _put(self, topic: str, fields: dict[str, Any], payload: bytes, retry: Callable[[], bool]) -> bool:
+        if len(payload) > self._largest:
+            self._largest = len(payload)
+            self._socket.sndhwm = max(4, min(self._config.queue_messages, _QUEUE_BYTES // self._largest))
+        parts = [topic.encode(), wire.dump_header(fields), payload]
+        while True:
+            try:
+                self._socket.send_multipart(parts)
+            except zmq.Again:  # only the first part can say so, and only when lossless: live, XPUB drops
+                if not retry():
+                    return False
+            else:
+                break
+        self.sent[topic] = self.sent.get(topic, 0) + 1
+        self.bytes += sum(map(len, parts))
+        return True
+
+    def holds(self, topic: str, epoch: int, frame: int) -> bool:
+        """Whether the topic's last message is that of this frame."""
+        last = self._last.get(topic)
+        return last is not None and (last.epoch, last.fields["frame"]) == (epoch, frame)
+
+    def sequences(self, topics: list[str]) -> dict[str, int]:
+        return {topic: self._last[topic].seq for topic in topics if topic in self._last}
+
+    def close(self, linger_s: float) -> None:
+        """Wait up to `linger_s` (infinite: for ever) until everything has left, then free the address."""
+        self._socket.linger = -1 if linger_s == float("inf") else int(linger_s * 1000)
+        self._stack.close()
+
+
+def _refuse_taken_ipc(endpoint: str) -> None:
+    """libzmq takes an ipc path away from whoever is bound to it; two daemons must not do so to each other."""
+    if not endpoint.startswith("ipc:///"):
+        return
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        try:
+            probe.connect(endpoint.removeprefix("ipc://"))
+        except OSError:
+            return
+    raise BindError(f"{endpoint} is in use: stop the other daemon, or choose another address with --bind")
+
+
+def _bind_error(endpoint: str, error: zmq.ZMQError) -> BindError:
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    match error.errno:
+        case errno.EADDRINUSE:
+            what = f"port {port} on {host} is in use: stop the other daemon, or choose another port with --bind"
+        case errno.ENODEV | errno.EADDRNOTAVAIL:
+            what = f"this machine has no address {host}: bind to one that it has (`ip address` lists them), or to *"
+        case errno.EACCES:
+            what = f"no permission to bind {endpoint}: use a port from 1024 on, or a folder that you may write to"
+        case errno.ENOENT:
+            what = f"cannot bind {endpoint}: its folder does not exist"
+        case _:
+            what = f"cannot bind {endpoint}: {error.strerror}"
+    return BindError(what)

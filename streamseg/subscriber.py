@@ -1,0 +1,193 @@
+"""The client library: masks, label maps, pictures and events as they arrive. Everything runs in the caller's thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import zmq
+import zmq.asyncio
+
+from streamseg import security
+from streamseg.errors import ConfigError
+from streamseg.received import Message, Names, Reader, Selection
+
+__all__ = ["AsyncSubscription", "Message", "Subscription", "subscribe", "subscribe_async"]
+
+_BUFFER_BYTES = 256 * 1024
+_QUEUE_MESSAGES = 64
+_DRAIN_S = 0.1  # how long a drain may go on: a publisher faster than this reader must not starve the caller
+_PING_MS, _PING_TIMEOUT_MS = 2000, 6000  # a daemon whose machine vanished is noticed, and connected to again
+
+
+def subscribe(
+    endpoint: str,
+    *,
+    kind: str | Iterable[str] = "mask",
+    streams: Names = None,
+    classes: Names = None,
+    every: bool = False,
+    timeout: float | None = None,
+    server_key: str | None = None,
+    key_file: Path | str | None = None,
+) -> Subscription:
+    """Subscribe to a daemon and iterate over what it publishes.
+
+        for message in streamseg.subscribe("tcp://127.0.0.1:5555", classes="person"):
+            print(message.header.stream, message.header.pixels, message.array.shape)
+
+    By default only the newest message of each topic is yielded, however slow the caller: what came in between is
+    counted in `skipped`. With `every`, nothing that arrives is passed over.
+
+    kind: one or more of mask, labels, frame, picture, event, heartbeat.
+    streams, classes: names to restrict it to; `classes` goes for masks only.
+    timeout: seconds after which silence raises TimeoutError; the iterator can be used again after it.
+    server_key, key_file: CURVE, the daemon's public key (Z85) and this client's secret key file.
+
+    A daemon may start later, restart or vanish for a while: the subscription comes back by itself, and numbers of a
+    new epoch are no loss. Messages of another major version are skipped, with one warning in the log.
+    Not thread-safe. Closed by `close`, at the end of a `with`, or when it is garbage collected.
+    Raises ConfigError (a ValueError) for arguments that cannot be meant.
+    """
+    reader = Reader(endpoint, Selection(kind, streams, classes), every, timeout)
+    context = zmq.Context()
+    socket = _connect(context, endpoint, reader, (server_key, key_file))
+    return Subscription(reader, context, socket)
+
+
+def subscribe_async(
+    endpoint: str,
+    *,
+    kind: str | Iterable[str] = "mask",
+    streams: Names = None,
+    classes: Names = None,
+    every: bool = False,
+    timeout: float | None = None,
+    server_key: str | None = None,
+    key_file: Path | str | None = None,
+) -> AsyncSubscription:
+    """`subscribe` for asyncio: `async for message in subscribe_async(...)`. Use it in the loop it was made in."""
+    reader = Reader(endpoint, Selection(kind, streams, classes), every, timeout)
+    context = zmq.asyncio.Context()
+    socket = _connect(context, endpoint, reader, (server_key, key_file))
+    return AsyncSubscription(reader, context, socket)
+
+
+class Subscription:
+    """An iterator of messages, made by `subscribe`."""
+
+    def __init__(self, reader: Reader, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]) -> None:
+        self._reader = reader
+        self._context = context
+        self._socket = socket
+
+    def __iter__(self) -> Iterator[Message]:
+        return self
+
+    def __next__(self) -> Message:
+        deadline = self._reader.deadline()
+        while not self._socket.closed:
+            self._drain()
+            if (message := self._reader.next()) is not None:
+                return message
+            self._socket.poll(self._reader.left_ms(deadline))
+        raise StopIteration
+
+    def _drain(self) -> None:
+        until = time.monotonic() + _DRAIN_S
+        while time.monotonic() < until:
+            try:
+                parts = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if self._reader.add(parts):
+                return
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._context.destroy(linger=0)
+
+    __del__ = close
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncSubscription:
+    """An asynchronous iterator of messages, made by `subscribe_async`. Cancelling a wait loses nothing."""
+
+    def __init__(self, reader: Reader, context: zmq.asyncio.Context, socket: zmq.asyncio.Socket) -> None:
+        self._reader = reader
+        self._context = context
+        self._socket = socket
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self
+
+    async def __anext__(self) -> Message:
+        deadline = self._reader.deadline()
+        while not self._socket.closed:
+            await self._drain()
+            if (message := self._reader.next()) is not None:
+                return message
+            await self._socket.poll(self._reader.left_ms(deadline))
+        raise StopAsyncIteration
+
+    async def _drain(self) -> None:
+        until = time.monotonic() + _DRAIN_S
+        while time.monotonic() < until:
+            try:
+                parts = await self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if self._reader.add(parts):
+                return
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._context.destroy(linger=0)
+
+    __del__ = close
+
+    async def __aenter__(self) -> AsyncSubscription:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+SocketT = TypeVar("SocketT", bound=zmq.Socket[Any])
+
+
+def _connect(
+    context: zmq.Context[SocketT], endpoint: str, reader: Reader, curve: tuple[str | None, Path | str | None]
+) -> SocketT:
+    """A socket that subscribes; the context is gone too where that fails."""
+    try:
+        secure = security.curve_client(*curve)
+        socket = context.socket(zmq.SUB)
+        socket.linger = 0
+        socket.rcvhwm = _QUEUE_MESSAGES
+        socket.rcvbuf = socket.sndbuf = _BUFFER_BYTES
+        socket.reconnect_ivl, socket.reconnect_ivl_max = 100, 1000
+        socket.ipv6 = "[" in endpoint
+        if not reader.every:  # a stop of this process makes pings overdue: connecting again would lose what had waited
+            socket.heartbeat_ivl, socket.heartbeat_timeout = _PING_MS, _PING_TIMEOUT_MS
+        secure(socket)
+        for prefix in reader.prefixes:
+            socket.subscribe(prefix)
+        socket.connect(endpoint)
+    except BaseException as error:
+        context.destroy(linger=0)
+        if isinstance(error, zmq.ZMQError):
+            raise ConfigError(f"{endpoint!r} is no endpoint such as tcp://127.0.0.1:5555: {error.strerror}") from None
+        raise
+    return socket
