@@ -112,7 +112,7 @@ def car(kind: str, colour: Rgb, lamps: bool) -> Solid:
         normals.append(tuple(n / (np.linalg.norm(n) + 1e-9)))
         colours.append(tone)
 
-    plastic: Rgb = tuple(0.35 * c + 12 for c in colour)  # type: ignore[assignment]
+    plastic: Rgb = tuple(0.5 * c + 8 for c in colour)  # type: ignore[assignment]
     boxy = kind in ("van", "bus")
     # Stations along the length: position, half width, shoulder height.
     tail = belt if boxy or kind in ("hatch", "estate", "suv") else belt - 0.02
@@ -220,7 +220,7 @@ def _cabin(
 def lit(light: Light, colours: F32, normals: F32) -> tuple[F32, F32]:
     """Colours [n, 3] under ambient light alone and what the sun adds, for surface normals [n, 3]."""
     up = normals[:, 2:3]
-    ambient = colours * np.array(light.ambient, np.float32) * (0.74 + 0.26 * up)
+    ambient = colours * np.array(light.ambient, np.float32) * (0.66 + 0.34 * up)
     facing = np.clip(normals @ np.array(light.sun, np.float32) / max(light.sun[2], 0.45), 0, 1.25)[:, None]
     return ambient.astype(np.float32), (colours * np.array(light.direct, np.float32) * facing).astype(np.float32)
 

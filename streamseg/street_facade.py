@@ -10,6 +10,9 @@ from streamseg.street_actors import View, clip_near
 from streamseg.street_ground import BUILDING, Canvas, haze
 from streamseg.street_scene import F32, House, Plan, Rgb
 
+DEPTH = 9.0
+"""Metres from a front to the back of its house; the ridge runs over the middle."""
+
 
 def _rect(image: F32, ppm: float, x0: float, y0: float, x1: float, y1: float, colour: Rgb | F32) -> None:
     """Metres from the left and from the ground."""
@@ -175,7 +178,6 @@ def draw_house(canvas: Canvas, plan: Plan, view: View, house: House, noise: F32)
     """The front, its roof and its side walls, from far to near."""
     corner, along, up = _quad(house)
     inward = np.array((0, -house.facing, 0) if house.axis == 0 else (-house.facing, 0, 0), np.float32)
-    depth = 9.0
     sides = []
     for end in (0.0, house.length):
         origin = corner + along * end
@@ -184,19 +186,20 @@ def draw_house(canvas: Canvas, plan: Plan, view: View, house: House, noise: F32)
             sides.append((origin, normal))
     rng = np.random.default_rng(house.seed + 1)
     for origin, normal in sides:
+        tall = house.height + house.roof
         wall = House(
             house.s,
             house.t,
             house.axis,
             house.facing,
-            depth,
-            house.height,
+            DEPTH,
+            tall,
             house.style.replace("+shop", ""),
             house.paint,
             0,
             house.seed,
         )
-        ppm = _density(view, origin, inward, depth, house.height)
+        ppm = _density(view, origin, inward, DEPTH, house.height)
         if ppm:
             _place(
                 canvas,
@@ -205,11 +208,12 @@ def draw_house(canvas: Canvas, plan: Plan, view: View, house: House, noise: F32)
                 _wall(rng, wall, ppm, noise),
                 ppm,
                 (origin, inward, up),
-                (depth, house.height),
+                (DEPTH, tall),
                 normal,
+                house.roof,
             )
     if house.roof:
-        slope = inward * (house.roof * 1.1) + up * house.roof
+        slope = inward * (DEPTH / 2) + up * house.roof
         tiles = np.array([(126, 84, 66), (84, 82, 84), (104, 70, 58), (70, 74, 82)][house.seed % 4], np.float32)
         length = float(np.linalg.norm(slope))
         ppm = _density(view, corner + up * house.height, along, house.length, length)
@@ -237,7 +241,7 @@ def _density(view: View, corner: F32, along: F32, length: float, height: float) 
 
 
 def _place(canvas: Canvas, plan: Plan, view: View, texture: F32, ppm: float, frame: tuple[F32, F32, F32], size: tuple[float, float],
-           normal: F32) -> None:  # fmt: skip
+           normal: F32, gable: float = 0.0) -> None:  # fmt: skip
     """Lights a flat texture and lays it over the canvas where the camera sees it."""
     origin, u, v = frame
     length, height = size
@@ -260,6 +264,8 @@ def _place(canvas: Canvas, plan: Plan, view: View, texture: F32, ppm: float, fra
     c = np.where(np.abs(c) < 1e-9, 1e-9, c)
     a, b = a / c, b / c
     inside = (c > 0) & (a >= 0) & (a < length) & (b >= 0) & (b < height)
+    if gable:
+        inside &= b < height - gable * np.abs(a - DEPTH / 2) / (DEPTH / 2)
     if not inside.any():
         return
     light = plan.light

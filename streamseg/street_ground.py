@@ -91,7 +91,7 @@ def haze(colour: F32, depth: F32 | float, plan: Plan) -> F32:
     return colour + (np.array(plan.light.horizon, np.float32) - colour) * (amount * 0.85)
 
 
-def ground(canvas: Canvas, plan: Plan, noise: F32, shadow: F32) -> None:
+def ground(canvas: Canvas, plan: Plan, noise: F32, grit: F32, shadow: F32) -> None:
     """Road with its markings, kerbs, pavement slabs and what grows behind them, lit and shadowed."""
     h, w = canvas.labels.shape
     camera, light = plan.camera, plan.light
@@ -112,7 +112,9 @@ def ground(canvas: Canvas, plan: Plan, noise: F32, shadow: F32) -> None:
     foot = np.hypot(fs, ft)
 
     def grain(frequency: float, amplitude: float) -> F32:
-        return sample(noise, s, t, frequency) * (amplitude / (1 + (foot * frequency / 6) ** 2))
+        fine = frequency > 15
+        fade = foot * frequency / (1.5 if fine else 6)
+        return sample(grit if fine else noise, s, t, frequency) * (amplitude / (1 + fade**2))
 
     labels = np.full(s.shape, ROAD, np.uint8)
     colour, paved = _surface(plan, s, t, fs, ft, grain, labels)
@@ -144,7 +146,7 @@ def _surface(plan: Plan, s: F32, t: F32, fs: F32, ft: F32, grain, labels: NDArra
     a = np.abs(s)
     wear = 0.05 * np.cos((a - plan.lane / 2) * (2 * math.pi / 1.5)) * (a < plan.lane)
     oil = -0.06 * np.exp(-(((a - plan.lane / 2) / 0.25) ** 2))
-    texture = grain(40, 0.13) + grain(9, 0.06) + grain(1.3, 0.09)
+    texture = grain(95, 0.16) + grain(28, 0.1) + grain(9, 0.05) + grain(1.3, 0.07)
     shade = (1 + wear + oil + texture)[..., None]
     colour = asphalt * shade
     for _ in range(int(rng.integers(2, 7))):  # repairs of newer or older asphalt

@@ -76,8 +76,8 @@ def flows(plan: Plan) -> tuple[Flow, ...]:
         rng = np.random.default_rng([plan.seed, 40 + side.sign])
         middle = side.sign * (side.pavement + 1.0 + side.back - 0.3) / 2
         for ahead in (-1, 1):
-            ends = (-6.0, 120.0) if ahead > 0 else (120.0, -6.0)
-            out.append(_flow(rng, plan, "person", 1, middle, ends, 5.0, 0.55 * plan.busy, 1.35, ahead))
+            ends = (-6.0, 100.0) if ahead > 0 else (100.0, -6.0)
+            out.append(_flow(rng, plan, "person", 1, middle, ends, 5.0, 0.42 * plan.busy, 1.35, ahead))
     if plan.zebra > 0:
         rng = np.random.default_rng([plan.seed, 60])
         reach = plan.road + 1.4
@@ -107,7 +107,7 @@ def _flow(rng: np.random.Generator, plan: Plan, kind: str, axis: int, line: floa
           speed: float, ahead: int) -> Flow:  # fmt: skip
     slots = []
     count = POOL if axis == 1 else 113
-    if plan.zebra > 0 and kind != "person" or axis == 0:
+    if (plan.zebra > 0 and kind != "person") or axis == 0:
         period = CYCLE_S / round(CYCLE_S / period)
         count = round(CYCLE_S / period) * 9
     for k in range(count):

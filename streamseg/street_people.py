@@ -62,65 +62,73 @@ def _capsules(p0: F32, p1: F32, r0: F32, r1: F32) -> F32:
     return np.concatenate([head, tail], axis=1)
 
 
-def _shade(light: Light, sunlit: float, colour: Rgb, amount: float = 1.0) -> tuple[float, float, float]:
-    a, d = light.ambient, light.direct
-    r, g, b = (min(255.0, c * (a[i] * 0.9 + d[i] * 0.62 * sunlit) * amount) for i, c in enumerate(colour))
-    return (r, g, b)
-
-
 class Body:
-    """Collects jointed parts in metres (forward, sideways, up), then projects all of them at once."""
+    """Jointed parts in metres (forward, sideways, up): limbs (count 0, two ends) and hulls (of `count` balls)."""
 
     def __init__(self, s: float, t: float, heading: tuple[float, float]) -> None:
         self.origin, self.heading = (s, t), heading
         self.ends: list[tuple[float, float, float]] = []
         self.radii: list[float] = []
-        self.parts: list[tuple[str, int, Rgb, float]] = []
+        self.parts: list[tuple[int, int, Rgb, float]] = []
 
     def limb(self, a: tuple[float, float, float], b: tuple[float, float, float], ra: float, rb: float, colour: Rgb,
              tone: float = 1.0) -> None:  # fmt: skip
-        self.parts.append(("limb", len(self.ends), colour, tone))
+        self.parts.append((0, len(self.ends), colour, tone))
         self.ends += [a, b]
         self.radii += [ra, rb]
 
     def hull(self, points: list[tuple[tuple[float, float, float], float]], colour: Rgb, tone: float = 1.0) -> None:
-        self.parts.append((f"hull{len(points)}", len(self.ends), colour, tone))
+        self.parts.append((len(points), len(self.ends), colour, tone))
         self.ends += [p for p, _ in points]
         self.radii += [r for _, r in points]
 
-    def shape(self, view: View, light: Light, sunlit: float) -> Shape:
-        local = np.array(self.ends, np.float32)
-        (hs, ht), (s, t) = self.heading, self.origin
-        world = np.stack(
-            [s + local[:, 0] * hs + local[:, 1] * ht, t + local[:, 0] * ht - local[:, 1] * hs, local[:, 2]], 1
-        )
-        pixels, depth = project(view.matrix, world)
-        if depth.min() < NEAR:
-            return []
-        radius = np.array(self.radii, np.float32) * view.f / depth
-        first = np.array([i for kind, i, _, _ in self.parts if kind == "limb"], np.intp)
-        limbs = _capsules(pixels[first], pixels[first + 1], radius[first], radius[first + 1])
-        polygons = dict(zip(first.tolist(), fixed(limbs), strict=True))
-        big = float(radius.max()) > 4.0
+
+def shapes(view: View, light: Light, bodies: list[Body], sunlit: list[float]) -> list[Shape]:
+    """All figures of a frame at once (numpy's cost is a call, not a point): one shape each, empty behind the camera."""
+    if not bodies:
+        return []
+    sizes = np.array([len(b.ends) for b in bodies])
+    local = np.array([e for b in bodies for e in b.ends], np.float32)
+    place = np.repeat(np.array([(*b.origin, *b.heading) for b in bodies], np.float32), sizes, axis=0)
+    s, t, hs, ht = place.T
+    x, y, z = local.T
+    pixels, depth = project(view.matrix, np.stack([s + x * hs + y * ht, t + x * ht - y * hs, z], 1))
+    radius = np.array([r for b in bodies for r in b.radii], np.float32) * view.f / np.maximum(depth, NEAR)
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).tolist()
+    first = np.array([o + p[1] for b, o in zip(bodies, starts, strict=True) for p in b.parts if p[0] == 0], np.intp)
+    limbs = _capsules(pixels[first], pixels[first + 1], radius[first], radius[first + 1])
+    middle, extent = limbs.mean(axis=1, keepdims=True), np.ptp(limbs, axis=1)[:, None]
+    side = 0.12 if light.sun[0] * view.matrix[0, 0] > 0 else -0.12
+    # A lighter core, shifted to the light, makes a limb round.
+    cores = fixed((limbs - middle) * (0.6, 0.86) + middle + extent * (side, -0.02))
+    limbs_fixed = fixed(limbs)
+    clouds = fixed(pixels[:, None] + radius[:, None, None] * _RING)
+    tones = np.array([(*p[2], p[3]) for b in bodies for p in b.parts], np.float32)
+    sun = np.repeat(np.array(sunlit, np.float32), [len(b.parts) for b in bodies])[:, None]
+    shine = np.array(light.ambient, np.float32) * 0.9 + np.array(light.direct, np.float32) * 0.62 * sun
+    dark = np.minimum(tones[:, :3] * shine * tones[:, 3:], 255)
+    palette, bright = dark.tolist(), np.minimum(dark * 1.13, 255).tolist()
+    out: list[Shape] = []
+    limb = part = 0
+    for body, start, size in zip(bodies, starts, sizes.tolist(), strict=True):
         shape: Shape = []
-        for kind, i, colour, tone in self.parts:
-            shade = _shade(light, sunlit, colour, tone)
-            if kind == "limb":
-                points = polygons[i]
+        big = float(radius[start : start + size].max()) > 5.0
+        for count, i, _, tone in body.parts:
+            if count == 0:
+                points, core = limbs_fixed[limb], cores[limb]
+                limb += 1
             else:
-                n = int(kind[4:])
-                cloud = pixels[i : i + n, None] + radius[i : i + n, None, None] * _RING
-                points = fixed(cv2.convexHull(np.ascontiguousarray(cloud.reshape(-1, 2)))[:, 0])
-            shape.append((points, shade))
-            if big and tone > 0.7:
-                # A lighter core, shifted to the light, makes the limb round.
-                middle = points.mean(axis=0)
-                shift = (0.12 if light.sun[0] * view.matrix[0, 0] > 0 else -0.12) * (
-                    points.max(axis=0) - points.min(axis=0)
-                )
-                core = ((points - middle) * (0.6, 0.86) + middle + (shift[0], -abs(shift[1]) * 0.2)).astype(np.int32)
-                shape.append((core, _shade(light, sunlit, colour, tone * 1.13)))
-        return shape
+                points = cv2.convexHull(clouds[start + i : start + i + count].reshape(-1, 2))[:, 0]
+                core = points
+                if big:
+                    mid = points.mean(axis=0)
+                    core = ((points - mid) * (0.6, 0.86) + mid + np.ptp(points, axis=0) * (side, -0.02)).astype(np.int32)
+            shape.append((points, palette[part]))
+            if big and tone > 0.72:
+                shape.append((core, bright[part]))
+            part += 1
+        out.append(shape if float(depth[start : start + size].min()) > NEAR else [])
+    return out
 
 
 def walker(person: Person, s: float, t: float, heading: tuple[float, float], walked: float, eye: F32) -> Body:
@@ -211,7 +219,7 @@ def cyclist(
     """Rider and bicycle; wheels and pedals turn with the metres ridden."""
     body = Body(s, t, heading)
     near = 1.0 if (eye[0] - s) * heading[1] - (eye[1] - t) * heading[0] > 0 else -1.0
-    frame: Rgb = person.top if person.coat == 0 else (150, 30, 30)
+    frame: Rgb = (46, 50, 56) if person.coat == 0 else (120, 34, 34)
     dark: Rgb = (28, 28, 30)
     for x in (-0.52, 0.52):
         rim = [(x + 0.33 * math.cos(a), 0.0, 0.34 + 0.33 * math.sin(a)) for a in _CIRCLE.tolist()]
@@ -237,7 +245,7 @@ def cyclist(
     leg(-near)
     for a, b in (((-0.52, 0.34), crank), (crank, (-0.22, 0.9)), (crank, (0.36, 0.82)), ((-0.22, 0.8), (0.36, 0.86)), ((0.52, 0.34), (0.38, 0.98)),
                  ((-0.52, 0.34), (-0.2, 0.78))):  # fmt: skip
-        body.limb((a[0], 0, a[1]), (b[0], 0, b[1]), 0.022, 0.022, frame, 0.7)
+        body.limb((a[0], 0, a[1]), (b[0], 0, b[1]), 0.016, 0.016, frame, 0.7)
     body.limb((0.38, -0.24, 1.0), (0.38, 0.24, 1.0), 0.02, 0.02, dark, 0.7)
     leg(near)
     body.hull(

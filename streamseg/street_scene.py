@@ -6,6 +6,7 @@ World coordinates are metres (s, t, y): across the street, along it, and up; the
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,6 +116,13 @@ class Plan:
     houses: tuple[House, ...]
     things: tuple[Thing, ...]
     busy: float
+    strips: tuple[float, ...]
+    """Where the parallel strips of the street meet (s, ascending): what stands in a nearer strip hides the others."""
+
+    def order(self, s: float, t: float) -> float:
+        """Larger is farther back. Between strips only their order counts, within one the distance."""
+        rank = abs(bisect(self.strips, s) - bisect(self.strips, self.camera.s))
+        return rank * 1000 + math.hypot(s - self.camera.s, t)
 
 
 BRICKS: tuple[Rgb, ...] = (
@@ -149,8 +157,10 @@ def plan(seed: int, width: int, height: int) -> Plan:
         houses += _houses(rng, side, end)
         things += _things(rng, side, road, end, zebra, parking, camera)
     houses += _closing(rng, end)
+    edges = [side.sign * e for side in sides for e in (lane, lane + bike, road, road + 0.9, side.back - 0.1, side.back + 0.1)]
+    strips = tuple(sorted([0.0, *(float(e) for e in edges)]))
     return Plan(seed, camera, light, lane, bike, parking, road, end, zebra, bool(rng.random() < 0.5), sides,
-                tuple(houses), tuple(things), float(rng.uniform(0.35, 1.0)))  # fmt: skip
+                tuple(houses), tuple(things), float(rng.uniform(0.35, 1.0)), strips)  # fmt: skip
 
 
 def _side(rng: np.random.Generator, sign: int, road: float, parked: bool) -> Side:
@@ -185,7 +195,7 @@ def _light(rng: np.random.Generator) -> Light:
         "hazy": ((0.62, 0.63, 0.65), (0.36, 0.34, 0.3), (158, 182, 210), (226, 230, 232), 0.6, 190.0),
         "overcast": ((0.86, 0.88, 0.9), (0.06, 0.06, 0.06), (196, 202, 208), (228, 230, 231), 1.0, 240.0),
         "low": ((0.42, 0.42, 0.47), (0.66, 0.54, 0.38), (120, 150, 196), (240, 218, 184), 0.5, 300.0),
-        "dusk": ((0.4, 0.41, 0.48), (0.04, 0.03, 0.02), (74, 88, 122), (178, 150, 138), 0.7, 260.0),
+        "dusk": ((0.55, 0.56, 0.64), (0.04, 0.03, 0.02), (74, 88, 122), (178, 150, 138), 0.7, 260.0),
     }[name]
     gain = rng.uniform(0.85, 1.08)
     tint = np.array([1 + rng.normal(0, 0.025), 1.0, 1 + rng.normal(0, 0.03)]) * gain
