@@ -1,0 +1,47 @@
+"""Segmentation accuracy from a confusion matrix; numpy only, passive (no thread of its own)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Confusion:
+    """Counts of (true class, predicted class) over any number of label maps. Not thread-safe.
+
+    Pixels whose true label is `classes` or more (so also 255) are ignored. A prediction out of range is an error of the
+    true class and of nobody else.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.counts: NDArray[np.int64] = np.zeros((classes, classes + 1), np.int64)
+        """[true, predicted]; the last column holds predictions that are no class."""
+
+    def add(self, predicted: NDArray[np.uint8], true: NDArray[np.uint8]) -> None:
+        """Counts one pair of label maps, u8 of equal shape. Raises ValueError when the shapes differ."""
+        if predicted.shape != true.shape:
+            raise ValueError(f"predicted labels are {predicted.shape}, true labels {true.shape}: they must be equal")
+        pairs = np.minimum(predicted, self.classes) + true.astype(np.int32) * (self.classes + 1)
+        known = np.bincount(pairs.ravel(), minlength=self.counts.size)[: self.counts.size]
+        self.counts += known.reshape(self.counts.shape)
+
+    def iou(self) -> NDArray[np.float64]:
+        """Intersection over union per class, f64 [K]; nan for a class neither predicted nor present."""
+        hits = np.diagonal(self.counts).astype(np.float64)
+        union = self.counts.sum(1) + self.counts[:, :-1].sum(0) - hits
+        iou: NDArray[np.float64] = np.divide(hits, union, out=np.full(self.classes, np.nan), where=union > 0)
+        return iou
+
+    def miou(self) -> float:
+        """Mean of `iou` over the classes seen; nan when there are none."""
+        iou = self.iou()
+        return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
+
+    def pixel_accuracy(self) -> float:
+        """Share of the labelled pixels that are right; nan when there are none."""
+        total = int(self.counts.sum())
+        return float(np.diagonal(self.counts).sum() / total) if total else float("nan")
+
+    def __repr__(self) -> str:
+        return f"Confusion({self.classes} classes, {int(self.counts.sum())} pixels, mIoU {self.miou():.3f})"

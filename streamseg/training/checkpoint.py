@@ -1,0 +1,48 @@
+"""Where a training run stands, saved so that a crash between two bytes loses nothing. The training thread's."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from streamseg.errors import ConfigError
+
+
+@dataclass(slots=True)
+class Place:
+    """The next batch is number `step` of `epoch`; `seen` counts all batches so far, `seconds` the time spent."""
+
+    epoch: int = 0
+    step: int = 0
+    seen: int = 0
+    seconds: float = 0.0
+
+
+def save(path: Path, place: Place, **parts: nn.Module | torch.optim.Optimizer) -> None:
+    """Writes beside `path`, flushes to the disk, then renames."""
+    content: dict[str, Any] = {"place": asdict(place)} | {name: part.state_dict() for name, part in parts.items()}
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def restore(path: Path, **parts: nn.Module | torch.optim.Optimizer) -> Place:
+    """Loads what `save` wrote into `parts`. Raises ConfigError when there is none, or it is of another network."""
+    if not path.exists():
+        raise ConfigError(f"nothing to resume: there is no {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(content[name])
+        return Place(**content["place"])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path} does not fit this recipe ({reason}); start anew without --resume") from None

@@ -1,0 +1,218 @@
+"""The training loop. Runs in the caller's thread; loader threads make the batches, torch's own do the arithmetic."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from torch import Tensor, nn
+
+from streamseg.accuracy import Confusion
+from streamseg.models import build
+from streamseg.training import checkpoint, interrupt, progress
+from streamseg.training.data import Batch, Pictures, batches, class_frequency, load, steps_per_epoch
+from streamseg.training.export import export_network
+from streamseg.training.losses import segmentation_loss, soft_weights
+from streamseg.training.recipe import Recipe, read_recipe
+
+CHECKPOINT_SECONDS = 120
+REPORT_SECONDS = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run leaves: the averaged weights (on the CPU, in eval mode), the last mean loss, and the files."""
+
+    model: nn.Module
+    recipe: Recipe
+    epochs: float
+    loss: float
+    network: Path
+    report: Confusion | None
+
+
+def train(
+    recipe_path: Path,
+    *,
+    out: Path,
+    data_root: Path | None = None,
+    resume: bool = False,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    threads: int | None = None,
+) -> Trained:
+    """Trains `recipe_path` into `out`: `network.onnx` (the averaged weights), `checkpoint.pt`, `log.csv`.
+
+    `data_root` replaces the `root` of the recipe's folders; a relative `root` starts at the recipe's own folder.
+    `minutes` fits the rest of the learning-rate schedule into the time left instead of the recipe's epochs.
+    A KeyboardInterrupt is passed on after the checkpoint is written. Raises ConfigError on a faulty recipe or data.
+    """
+    recipe = read_recipe(recipe_path)
+    if epochs:
+        recipe = recipe.model_copy(update={"epochs": epochs})
+    classes = len(recipe.classes)
+    base = recipe_path.resolve().parent
+    sets = [load(source, classes, data_root, base) for source in recipe.datasets]
+    report = load(recipe.report, classes, data_root, base) if recipe.report else None
+    out.mkdir(parents=True, exist_ok=True)
+    cv2.setNumThreads(1)  # the loader's threads are enough; cv2's own would fight with torch's
+    if threads:
+        torch.set_num_threads(threads)
+    run = Run(recipe, sets, report, out, minutes)
+    if resume:
+        run.resume()
+    return run.finish()
+
+
+class Run:
+    """One training run: the networks, the optimiser and where it stands. Not thread-safe."""
+
+    def __init__(
+        self, recipe: Recipe, sets: Sequence[Pictures], report: Pictures | None, out: Path, minutes: float | None = None
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.sets, self.pictures, self.out = recipe, sets, report, out
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = build(recipe.architecture, len(recipe.classes)).to(self.device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.optimiser = _optimiser(self.model, recipe)
+        self.weights = soft_weights(class_frequency(sets, len(recipe.classes)), recipe.losses.softness).to(self.device)
+        self.steps = steps_per_epoch(sets, recipe)
+        self.place = checkpoint.Place()
+        self.deadline = time.monotonic() + minutes * 60 if minutes else math.inf
+        self.loss = math.nan
+        self.confusion: Confusion | None = None
+
+    def resume(self) -> None:
+        self.place = checkpoint.restore(self._file, **self._parts)
+
+    def finish(self) -> Trained:
+        """Trains to the end of the schedule; on an interrupt saves and passes it on."""
+        with progress.shown(self.out / "log.csv", append=self.place.seen > 0) as show, interrupt.held() as raise_held:
+            try:
+                self._epochs(show, raise_held)
+            finally:  # also on Ctrl-C: nothing that was learned is lost
+                self.save()
+            self._accuracy(show)
+        return Trained(
+            self.average,
+            self.recipe,
+            self.place.seen / self.steps,
+            self.loss,
+            self.out / "network.onnx",
+            self.confusion,
+        )
+
+    def _epochs(self, show: progress.Show, raise_held: Callable[[], None]) -> None:
+        saved = reported = time.monotonic()
+        while self.share_done < 1:
+            for batch in batches(self.sets, self.recipe, self.place.epoch, self.place.step):
+                self._learn(batch, show)
+                raise_held()
+                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    self.save()
+                    saved = time.monotonic()
+            self.place.epoch, self.place.step = self.place.epoch + 1, 0
+            show.epoch(self.place.epoch, self.loss, self._rate(), self.place.seconds)
+            if time.monotonic() - reported > REPORT_SECONDS:
+                self._accuracy(show)
+                reported = time.monotonic()
+
+    def _learn(self, batch: Batch, show: progress.Show) -> None:
+        start = time.monotonic()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._rate()
+        images = self._normalised(torch.from_numpy(batch.rgb))
+        with torch.autocast(self.device.type, torch.bfloat16):
+            outputs = self.model(images)
+        loss = segmentation_loss(
+            outputs, torch.from_numpy(batch.labels).to(self.device), self.weights, self.recipe.losses
+        )
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
+        self.optimiser.step()
+        self._average()
+        value = float(loss.detach())
+        self.loss = value if math.isnan(self.loss) else self.loss + 0.05 * (value - self.loss)
+        self.place.step += 1
+        self.place.seen += 1
+        self.place.seconds += time.monotonic() - start
+        show.step(self.share_done, self.place.epoch, self.loss, len(batch.rgb))
+
+    @property
+    def share_done(self) -> float:
+        """How much of the schedule is behind us, 0..1; with a deadline, the sooner of epochs and time."""
+        by_epochs = self.place.seen / (self.recipe.epochs * self.steps)
+        return max(by_epochs, self._share_of_time())
+
+    def _share_of_time(self) -> float:
+        left = self.deadline - time.monotonic()
+        spent = self.place.seconds
+        return 0.0 if math.isinf(left) else min(1.0, spent / max(1e-9, spent + left)) if left > 0 else 1.0
+
+    def _rate(self) -> float:
+        """Linear warm-up, then half a cosine down to 1 % (Loshchilov and Hutter 2017)."""
+        warm = min(1.0, (self.place.seen + 1) / max(1.0, self.recipe.warmup_epochs * self.steps))
+        fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, self.share_done)))
+        return self.recipe.learning_rate * warm * fall
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Exponential moving average of weights and batch-norm statistics; young averages forget faster."""
+        keep = min(self.recipe.ema, self.place.seen / (self.place.seen + 10))
+        theirs = self.model.state_dict()
+        old, new = [], []
+        for name, value in self.average.state_dict().items():
+            if value.is_floating_point():
+                old.append(value)
+                new.append(theirs[name])
+            else:
+                value.copy_(theirs[name])
+        torch._foreach_lerp_(old, new, 1 - keep)
+
+    def _normalised(self, rgb: Tensor) -> Tensor:
+        """u8 [N, H, W, 3] -> f32 [N, 3, H, W] in channels-last memory, by the recipe's mean and std."""
+        mean = torch.tensor(self.recipe.mean, device=self.device).mul(255).view(1, 3, 1, 1)
+        std = torch.tensor(self.recipe.std, device=self.device).mul(255).view(1, 3, 1, 1)
+        return (rgb.to(self.device).permute(0, 3, 1, 2).float() - mean) / std
+
+    @torch.inference_mode()
+    def _accuracy(self, show: progress.Show) -> None:
+        """The averaged weights on the pictures to report on, at full size: logged, never selected by."""
+        if self.pictures is None:
+            return
+        self.confusion = Confusion(len(self.recipe.classes))
+        for rgb, labels in zip(self.pictures.rgb, self.pictures.labels, strict=True):
+            with torch.autocast(self.device.type, torch.bfloat16):
+                logits = self.average(self._normalised(torch.from_numpy(rgb)[None]))
+            full = nn.functional.interpolate(logits.float(), size=labels.shape, mode="bilinear")
+            self.confusion.add(full.argmax(1)[0].to(torch.uint8).cpu().numpy(), labels)
+        show.accuracy(self.place.epoch, self.confusion, [c.name for c in self.recipe.classes])
+
+    def save(self) -> None:
+        checkpoint.save(self._file, self.place, **self._parts)
+        export_network(self.average.cpu() if self.device.type == "cpu" else self.average, self.out / "network.onnx")
+
+    @property
+    def _file(self) -> Path:
+        return self.out / "checkpoint.pt"
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {"model": self.model, "average": self.average, "optimiser": self.optimiser}
+
+
+def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019); norms and biases are not decayed."""
+    flat = [p for p in model.parameters() if p.ndim <= 1]
+    deep = [p for p in model.parameters() if p.ndim > 1]
+    groups = [{"params": deep, "weight_decay": recipe.weight_decay}, {"params": flat, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, recipe.learning_rate, fused=True)

@@ -1,0 +1,79 @@
+"""What training minimises: softly weighted cross entropy plus a soft Jaccard term. Torch only, no thread of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from streamseg.training.augment import IGNORED
+from streamseg.training.recipe import Losses
+
+
+def soft_weights(frequency: Sequence[float] | NDArray[np.float64], softness: float) -> Tensor:
+    """1 / log(softness + frequency), f32 [K], scaled to a mean of 1 over the pixels.
+
+    ENet (Paszke et al. 2016) takes 1.02 and so weighs a rare class up to 35 times a common one, which costs the common
+    ones; 1.1 makes it 3 times.
+    """
+    share = torch.as_tensor(frequency, dtype=torch.float32)
+    weights = 1 / torch.log(softness + share)
+    return weights / (weights * share).sum()
+
+
+def segmentation_loss(outputs: Sequence[Tensor], labels: Tensor, weights: Tensor, how: Losses) -> Tensor:
+    """The loss of (main, auxiliary...) logits [N, K, h, w], each at its own stride, against labels u8 [N, H, W].
+
+    The main head is compared at 1/2 of the picture: full resolution costs 4x the memory traffic, a third of a step.
+    """
+    main, *others = outputs
+    half = F.interpolate(main.float(), size=(labels.shape[1] // 2, labels.shape[2] // 2), mode="bilinear")
+    truth = _sampled(labels, half)
+    logs = half.log_softmax(1)
+    loss = _cross_entropy(logs, truth, weights)
+    if how.jaccard:
+        loss = loss + how.jaccard * soft_jaccard(logs.exp(), truth)
+    for logits in others:
+        small = logits.float().log_softmax(1)
+        loss = loss + how.auxiliary * _cross_entropy(small, _sampled(labels, small), weights)
+    return loss
+
+
+def _cross_entropy(logs: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean over the labelled pixels; 0 where there are none (torch's own mean would be nan)."""
+    total = F.nll_loss(logs, truth, weights, ignore_index=IGNORED, reduction="sum")
+    return total / (_pixels(truth, len(weights)) @ weights).clamp(min=1)
+
+
+def soft_jaccard(chance: Tensor, truth: Tensor) -> Tensor:
+    """1 - mean over the batch's classes of soft intersection over union (Rahman and Wang 2016): near to the measure.
+
+    `chance` f32 [N, K, h, w] sums to 1 over K; `truth` i64 [N, h, w]. No one-hot maps: they doubled a step's time.
+    """
+    classes = chance.shape[1]
+    known = truth != IGNORED
+    right = chance.gather(1, truth.where(known, 0)[:, None])
+    hits = chance.new_zeros(classes + 1).index_add(0, truth.clamp(max=classes).flatten(), right.flatten())[:classes]
+    size = _pixels(truth, classes)
+    union = torch.einsum("nkhw,nhw->k", chance, known.to(chance.dtype)) + size - hits
+    present = size > 0
+    return 1 - (hits[present] / union[present].clamp(min=1)).mean() if present.any() else chance.sum() * 0
+
+
+def _pixels(truth: Tensor, classes: int) -> Tensor:
+    """How many pixels each class has, f32 [K]."""
+    return torch.bincount(truth.flatten(), minlength=IGNORED + 1)[:classes].float()
+
+
+def _sampled(labels: Tensor, like: Tensor) -> Tensor:
+    """Labels at the size of `like`, i64: every stride-th pixel, from the middle of each cell."""
+    rows, columns = (_centres(n, m) for n, m in zip(labels.shape[1:], like.shape[2:], strict=True))
+    return labels[:, rows][:, :, columns].long()
+
+
+def _centres(size: int, cells: int) -> Tensor:
+    return ((torch.arange(cells) + 0.5) * size / cells).long().clamp(max=size - 1)
