@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamseg.errors import ConfigError, StreamsegError
+from streamseg.errors import StreamsegError
+
+if TYPE_CHECKING:
+    from streamseg.config import Config
 
 app = typer.Typer(
     name="streamseg",
@@ -89,7 +93,19 @@ def run(
     from streamseg import service
 
     service.log_to_stderr(verbose)
-    config, from_file = _config(source, overrides or [], engine, smoothing, bind, fps, encoding, wait_subscriber)
+    from_file = is_config(source)
+    config = configured(
+        source,
+        overrides,
+        {
+            "engine.name": engine,
+            "smoothing.mode": smoothing,
+            "publish.bind": bind,
+            "publish.encoding": encoding,
+            "publish.wait_subscriber": wait_subscriber or None,
+        },
+        fps,
+    )
     outcome = service.run(config, give_up_unopened=not from_file, show_status=not as_json)
     report: dict[str, Any] = {
         "seconds": round(outcome.seconds, 3),
@@ -102,31 +118,33 @@ def run(
     else:
         for name, stream in outcome.streams.items():
             dropped = ", ".join(f"{count} {reason}" for reason, count in stream["dropped"].items()) or "0"
-            print(f"{name}: {stream['frames']} frames in, {stream['published']} published, dropped: {dropped}", file=sys.stderr)
+            print(
+                f"{name}: {stream['frames']} frames in, {stream['published']} published, dropped: {dropped}",
+                file=sys.stderr,
+            )
     if outcome.failed:
         raise next(iter(outcome.failed.values()))
 
 
-def _config(source: str, overrides: list[str], engine: Any, smoothing: Any, bind: Any, fps: Any, encoding: Any, wait: bool) -> Any:
-    """The configuration of a bare source or of a file, with the options laid over it; and whether it was a file."""
-    from streamseg.config import load, plain
+def is_config(source: str) -> bool:
+    return source.lower().endswith((".yaml", ".yml"))
 
-    from_file = source.lower().endswith((".yaml", ".yml"))
-    data = plain(Path(source)) if from_file else {"streams": [{"source": source}]}
-    for key, value in {
-        "engine.name": engine,
-        "smoothing.mode": smoothing,
-        "publish.bind": bind,
-        "publish.encoding": encoding,
-        "publish.wait_subscriber": wait or None,
-    }.items():
-        if value is not None:
-            section, _, name = key.partition(".")
-            data.setdefault(section, {})[name] = value
-    if fps is not None:
-        for stream in data["streams"]:
+
+def configured(
+    source: str, overrides: list[str] | None, options: dict[str, Any] | None = None, fps: float | None = None
+) -> Config:
+    """The configuration of a file, or of one bare source, with the command line's options laid over it."""
+    from streamseg.config import read, validated
+
+    data: dict[str, Any] = read(Path(source)) if is_config(source) else {"streams": [{"source": source}]}
+    for path, value in (options or {}).items():
+        section, _, key = path.partition(".")
+        if value is not None and isinstance(data.setdefault(section, {}), dict):
+            data[section][key] = value
+    for stream in data.get("streams") or []:
+        if fps is not None and isinstance(stream, dict):
             stream["fps"] = fps
-    return load(data, overrides, source if from_file else ""), from_file
+    return validated(data, overrides or [], source if is_config(source) else "")
 
 
 @app.command()
@@ -138,13 +156,143 @@ def check(
     """Validate a configuration, load its engine, probe each camera and name what is wrong. Ends with 1 if one fails."""
     from streamseg import probe
 
-    settings, _ = _config(config, overrides or [], None, None, None, None, None, False)
-    reports = probe.all_streams(settings)
+    settings = configured(config, overrides)
+    engine = probe.engine(settings)
+    reports = probe.streams(settings)
     if as_json:
-        print(json.dumps({"engine": probe.engine(settings), "streams": [report.as_dict() for report in reports]}))
+        print(json.dumps({"engine": engine, "streams": [asdict(report) for report in reports]}))
     else:
-        print(f"engine   {probe.engine(settings)}")
+        print(f"ok      engine {engine}")
         for report in reports:
-            print(f"{'ok' if report.ok else 'FAILED':<8} {report.stream}: {report.detail}")
+            print(f"{'ok' if report.ok else 'FAILED':<7} {report.stream}: {report.detail}")
     if not all(report.ok for report in reports):
         raise typer.Exit(1)
+
+
+@app.command()
+def subscribe(
+    endpoint: Annotated[str, typer.Argument(help="Where a daemon publishes, such as tcp://127.0.0.1:5555.")],
+    kind: Annotated[str, typer.Option(help="mask, labels, frame, picture, event or heartbeat.")] = "mask",
+    stream: Annotated[list[str] | None, typer.Option(help="Only this stream. Repeatable.")] = None,
+    class_name: Annotated[
+        list[str] | None, typer.Option("--class", help="Only this class's masks. Repeatable.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="End after this many messages.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="End with 1 when nothing comes for this long (s).")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--every", help="Take every message; by default only each topic's newest.")
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="Write each message into this folder (PNG or JPEG, and JSON).")
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Draw what comes in this terminal.")] = False,
+    server_key: Annotated[str | None, typer.Option(help="The daemon's CURVE public key (Z85).")] = None,
+    key_file: Annotated[Path | None, typer.Option(help="This client's CURVE secret key file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print, save or show what a daemon publishes.
+
+    streamseg subscribe tcp://127.0.0.1:5555 --class person --stream gate
+    streamseg subscribe tcp://127.0.0.1:5555 --kind frame --save pictures
+    """
+    from streamseg import viewer
+
+    viewer.follow(
+        endpoint,
+        viewer.Wish(kind, stream, class_name, every, timeout, server_key, str(key_file) if key_file else None),
+        viewer.Output(as_json=as_json, save=save, show=show, count=count),
+    )
+
+
+@engine_app.command("list")
+def engine_list(as_json: Json = False) -> None:
+    """The engines there are, with what was measured of them."""
+    from streamseg.engine.bundle import available
+
+    rows = []
+    for bundle in available():
+        m = bundle.manifest
+        rows.append(
+            {
+                "name": m.name,
+                "classes": len(m.classes),
+                "size": f"{m.input.width}x{m.input.height}",
+                "parameters": m.parameters,
+                "gmac": m.gmac,
+                "megabytes": round((bundle.path / "model.onnx").stat().st_size / 1e6, 2),
+                "miou": m.accuracy.get("miou"),
+                "path": str(bundle.path),
+            }
+        )
+    if as_json:
+        return print(json.dumps(rows))
+    return _table(rows)
+
+
+@engine_app.command("info")
+def engine_info(
+    name: Annotated[str, typer.Argument(help="An engine's name or folder.")], as_json: Json = False
+) -> None:
+    """An engine's manifest and model card."""
+    from streamseg.engine.bundle import find
+
+    bundle = find(name)
+    if as_json:
+        return print(json.dumps({"digest": bundle.digest, **bundle.manifest.model_dump(mode="json")}))
+    card = bundle.path / "README.md"
+    print(f"{bundle.identity}  ({bundle.path})\n")
+    return print(card.read_text() if card.is_file() else (bundle.path / "engine.yaml").read_text())
+
+
+@app.command("eval")
+def evaluate(
+    engine: Annotated[str, typer.Argument(help="An engine's name or folder.")],
+    data: Annotated[Path, typer.Argument(help="A folder with SPLIT/ and SPLITannot/, or a clip (its labels in .npz).")],
+    split: Annotated[str, typer.Option(help="Which split of the folder.")] = "test",
+    smoothing: Annotated[str | None, typer.Option(help="off or average; clips only.")] = None,
+    backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime or torch.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    save_labels: Annotated[
+        Path | None, typer.Option(help="Clips: write the label maps, u8 [F,H,W], to this .npz.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Accuracy on labelled pictures or clips: per-class IoU, mIoU, pixel accuracy.
+
+    streamseg eval street-edge ../shared/data/camvid --split test --json
+    """
+    from streamseg import evaluate as evaluation
+
+    options = evaluation.Options(split, smoothing, backend, precision, save_labels)
+    report = evaluation.run(engine, data, options)
+    if as_json:
+        return print(json.dumps(report))
+    _table([{"class": name, "IoU": f"{iou:.4f}" if iou is not None else "-"} for name, iou in report["iou"].items()])
+    return print(
+        f"mIoU {report['miou']:.4f}   pixel accuracy {report['pixel_accuracy']:.4f}   ({report['pictures']} pictures)"
+    )
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe.yaml; see engines/street-edge/recipe.yaml.")],
+    out: Annotated[Path | None, typer.Option(help="The engine bundle to write [default: the recipe's folder].")] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the data sets are, in place of the recipe's roots.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="In place of the recipe's.")] = None,
+    work: Annotated[Path | None, typer.Option(help="Checkpoints and log [default: runs/NAME].")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
+) -> None:
+    """Train an engine; Ctrl-C keeps a checkpoint, the same command goes on from it."""
+    raise NotImplementedError
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*(rows[0] if rows else ["nothing found"]), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*("-" if value is None else str(value) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

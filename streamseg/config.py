@@ -103,13 +103,15 @@ class StreamConfig(Model):
 class Config(Model):
     """The whole of it."""
 
-    streams: Annotated[tuple[StreamConfig, ...], Field(min_length=1)]
+    streams: tuple[StreamConfig, ...]
     engine: EngineConfig = EngineConfig()
     smoothing: SmoothingConfig = SmoothingConfig()
     publish: PublishConfig = PublishConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
+        if not self.streams:
+            raise ValueError("streams: none given; list at least one, such as {id: gate, source: rtsp://…}")
         names = [stream.name for stream in self.streams]
         for i, name in enumerate(names):
             if name in names[:i]:

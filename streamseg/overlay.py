@@ -25,7 +25,8 @@ _RGB_TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5
 def full_range(planes: Planes) -> Planes:
     """The picture in the full range that JPEG means, as contiguous planes (0.2 ms at 1080p)."""
     if planes.full_range:
-        return Planes(*map(np.ascontiguousarray, (planes.y, planes.u, planes.v)), full_range=True)
+        y, u, v = map(np.ascontiguousarray, (planes.y, planes.u, planes.v))
+        return Planes(y, u, v, full_range=True)
     return Planes(_luma(planes.y), _chroma(planes.u), _chroma(planes.v), full_range=True)
 
 
@@ -88,7 +89,7 @@ def _ycc(rgb: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=16)
 def _legend(classes: tuple[ClassInfo, ...], picture_height: int) -> Planes | None:
     """A box with a swatch and a name per class, sized to the picture; None where there is no room."""
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.32, picture_height / 1900)
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.32, picture_height / 1500)
     line = int(34 * scale)
     widest = max((cv2.getTextSize(c.name, font, scale, 1)[0][0] for c in classes), default=0)
     width, height = (widest + 2 * line + 1) & ~1, (line * len(classes) + line // 2 + 1) & ~1

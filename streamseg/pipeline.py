@@ -18,7 +18,7 @@ from streamseg.config import Config
 from streamseg.engine.bundle import find
 from streamseg.engine.engine import Engine
 from streamseg.errors import FrameError, SourceError, StageError
-from streamseg.ingest.reader import ReadOptions, StreamReader
+from streamseg.ingest.reader import StreamReader, read_options
 from streamseg.metrics import StreamMetrics
 from streamseg.publish import Publisher
 from streamseg.types import Frame, StreamState
@@ -30,7 +30,7 @@ JOIN_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: per-stream counters, what was encoded and sent, the streams that failed, and the time it took."""
+    """How a run ended: counters a stream, what was encoded, the streams that failed, and the time it took."""
 
     streams: dict[str, dict[str, Any]]
     encoded: dict[str, int]
@@ -61,8 +61,15 @@ class Pipeline:
         self._ended = threading.Event()
         self._crash: StageError | None = None
         self._readers = [
-            StreamReader(s.name, s.parsed, _read_options(s, give_up_unopened), self._inbox, self.metrics[s.name], self._announce)
-            for s in config.streams
+            StreamReader(
+                stream.name,
+                stream.parsed,
+                read_options(stream, give_up_unopened=give_up_unopened),
+                self._inbox,
+                self.metrics[stream.name],
+                self._announce,
+            )
+            for stream in config.streams
         ]
 
     def __repr__(self) -> str:
@@ -168,15 +175,4 @@ def _engine(config: Config) -> Engine:
         size=engine.size,
         smoothing=config.smoothing.mode,
         strength=config.smoothing.strength,
-    )
-
-
-def _read_options(stream: Any, give_up_unopened: bool) -> ReadOptions:
-    return ReadOptions(
-        fps=stream.fps,
-        transport=stream.transport,
-        decode_threads=stream.decode_threads,
-        pace=stream.pace == "realtime",
-        stall_s=stream.stall_s,
-        give_up_unopened=give_up_unopened,
     )

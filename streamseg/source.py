@@ -44,8 +44,8 @@ class Source:
             name = Path(self.location).stem
         else:
             parts = urlsplit(self.shown)
-            name = (parts.path.strip("/").rsplit("/", 1)[-1] or parts.hostname or "camera").rsplit(".", 1)[0]
-            name = parts.netloc if self.kind == "synthetic" else name
+            last = parts.path.strip("/").rsplit("/", 1)[-1]
+            name = parts.netloc if self.kind == "synthetic" else Path(last).stem or parts.hostname or "camera"
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:64] or "camera"
 
 

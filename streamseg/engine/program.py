@@ -56,7 +56,7 @@ class _Graph:
 
 
 def build(network: onnx.ModelProto, spec: ProgramSpec) -> onnx.ModelProto:
-    """The whole program around `network`, any size and batch. The graph needs opset 18 or newer."""
+    """The whole program around `network`, any size and batch; `network` in opset 15 or newer."""
     classes = network.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     if not classes:
         raise EngineError("the network's output `logits` does not state its number of classes (dimension 1)")
@@ -123,7 +123,7 @@ def _head(g: _Graph, spec: ProgramSpec) -> None:
 
 
 def _average(g: _Graph, scores: str, seconds: float) -> str:
-    """Exponential average with time constant `seconds`: s + a (p - s), a = 1 - exp(-elapsed / seconds), 1 at a reset."""
+    """Exponential average of time constant `seconds`: s + a (p - s), a = 1 - exp(-elapsed / seconds); 1 at a reset."""
     zero, one = g.constant("zero", 0.0), g.constant("one", 1.0)
     g.add("Mul", ["elapsed_s", g.constant("rate", -1.0 / seconds)], "program/exponent")
     # Clipped at 0, so that a negative elapsed time (a reset) cannot overflow exp before Where discards it.

@@ -58,10 +58,9 @@ class TorchProgram:
                 state.scores = scores
         return list(values["labels"].numpy())
 
-    @torch.inference_mode()
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         values: dict[str, Any] = {"": None, **self._constants, **inputs}
-        with self._autocast():
+        with torch.inference_mode(), self._autocast():
             for node, attributes in self._nodes:
                 if node.op_type == "Constant":
                     values[node.output[0]] = attributes["value"]

@@ -17,7 +17,7 @@ from streamseg.types import U8
 
 
 def labels(scores: NDArray[np.float32], width: int, height: int) -> U8:
-    """argmax over classes of `scores` f32 [K, h, w], bilinearly upsampled (half-pixel centres) to u8 [height, width]."""
+    """argmax of `scores` f32 [K, h, w], upsampled bilinearly (half-pixel centres), as u8 [height, width]."""
     _, rows, columns = scores.shape
     stride = height // rows
     if (rows * stride, columns * stride) != (height, width) or stride % 2:
@@ -53,7 +53,8 @@ def _weights(stride: int) -> NDArray[np.float32]:
     """f32 [4, stride * stride]: the bilinear weights of a block's four corners."""
     t = (np.arange(stride, dtype=np.float32) + 0.5) / stride
     rows, columns = np.stack([1 - t, t]), np.stack([1 - t, t])
-    return np.einsum("ay,bx->abyx", rows, columns).reshape(4, stride * stride).astype(np.float32)
+    weights: NDArray[np.float32] = np.einsum("ay,bx->abyx", rows, columns).reshape(4, stride * stride)
+    return weights.astype(np.float32)
 
 
 def _dense(scores: NDArray[np.float32], width: int, height: int) -> U8:

@@ -62,19 +62,22 @@ class AvPicture:
         self.height: int = frame.height
 
     def rgb(self, width: int, height: int) -> U8:
-        how = {"src_colorspace": self._matrix(), "interpolation": Interpolation.AREA, "threads": 1}
+        how: dict[str, Any] = {"src_colorspace": self._matrix(), "interpolation": Interpolation.AREA, "threads": 1}
         try:
-            picture: U8 = self._for_rgb.reformat(self._frame, width, height, "rgb24", **how).to_ndarray()
+            picture: Any = self._for_rgb.reformat(self._frame, width, height, "rgb24", **how).to_ndarray()
         except (av.error.FFmpegError, ValueError) as error:
-            raise FrameError(f"a {self.width}x{self.height} {self._frame.format.name} picture cannot be scaled") from error
-        return picture
+            raise FrameError(
+                f"a {self.width}x{self.height} {self._frame.format.name} picture cannot be scaled"
+            ) from error
+        return np.asarray(picture, np.uint8)
 
     def planes(self) -> Planes:
         frame = self._frame
         if frame.format.name not in ("yuv420p", "yuvj420p"):
             frame = self._for_planes.reformat(frame, format="yuv420p", threads=1)
         full = frame.format.name == "yuvj420p" or frame.color_range == ColorRange.JPEG
-        return Planes(*(_plane(frame.planes[i]) for i in range(3)), full_range=full)
+        y, u, v = (_plane(frame.planes[i]) for i in range(3))
+        return Planes(y, u, v, full_range=full)
 
     def _matrix(self) -> Colorspace | None:
         # swscale takes BT.601 where a stream does not say; HD cameras that say nothing mean BT.709.

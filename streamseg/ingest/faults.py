@@ -70,7 +70,8 @@ def _invalid(source: Source, timed_out: bool) -> SourceError:
         return SourceError(f"{shown}: what answers does not speak RTSP; is the port right?")
     if source.kind == "http":
         return SourceNoVideo(f"{shown}: the server sends something that is not video")
-    head = Path(source.location).open("rb").read(16) if Path(source.location).is_file() else b""
+    with Path(source.location).open("rb") as file:
+        head = file.read(16)
     if not head:
         return SourceNoVideo(f"{shown}: the file is empty (0 bytes)")
     if head[4:8] in (b"ftyp", b"moov", b"mdat") or head[:4] in (b"RIFF", b"\x1aE\xdf\xa3"):

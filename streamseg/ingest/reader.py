@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from streamseg.channel import Inbox
+from streamseg.config import StreamConfig
 from streamseg.errors import SourceError
 from streamseg.ingest.capture import AvCapture, Capture, Captured, StreetCapture
-from streamseg.source import Source
 from streamseg.metrics import StreamMetrics
+from streamseg.source import Source
 from streamseg.types import Clock, Frame, StreamState
 
 log = logging.getLogger("streamseg")
@@ -33,6 +34,17 @@ class ReadOptions:
     stall_s: float = 10.0
     backoff_s: tuple[float, float] = (0.5, 30.0)
     give_up_unopened: bool = False
+
+
+def read_options(stream: StreamConfig, *, give_up_unopened: bool = False) -> ReadOptions:
+    return ReadOptions(
+        fps=stream.fps,
+        transport=stream.transport,
+        decode_threads=stream.decode_threads,
+        pace=stream.pace == "realtime",
+        stall_s=stream.stall_s,
+        give_up_unopened=give_up_unopened,
+    )
 
 
 class StreamReader:
@@ -88,7 +100,7 @@ class StreamReader:
             try:
                 live = self._read()
                 if self._stop.is_set():
-                    return
+                    return None
                 if not live:
                     return self._change("ended", "end-of-file")
                 reason, detail = "lost", f"{self._source.shown}: the stream ended; the camera or server closed it"
@@ -111,7 +123,7 @@ class StreamReader:
 
     def _read(self) -> bool:
         """Reads until the source ends. Returns whether it is live; raises SourceError."""
-        capture = self._open()
+        capture = open_capture(self._source, self._options, self._stop)
         try:
             live = capture.live or self._options.pace
             self._opened = True
@@ -133,7 +145,7 @@ class StreamReader:
                         self.stream, "running", "size-changed", f"{captured.picture.width}x{captured.picture.height}"
                     )
                 size = captured.picture.width, captured.picture.height
-                media_ns = _media_ns(captured, capture, media_ns)
+                media_ns = media_time(captured, capture, media_ns)
                 if not gate.passes(media_ns):
                     self._metrics.drop("fps")
                     continue
@@ -146,18 +158,6 @@ class StreamReader:
             return capture.live
         finally:
             capture.close()
-
-    def _open(self) -> Capture:
-        if self._source.street is not None:
-            return StreetCapture(self._source.street, self._stop.wait)
-        options = self._options
-        return AvCapture(
-            self._source,
-            transport=options.transport,
-            threads=options.decode_threads,
-            stall_s=options.stall_s,
-            stopping=self._stop.is_set,
-        )
 
     def _hand_over(self, captured: Captured, number: int, media_ns: int, clock: Clock, *, live: bool) -> None:
         assert captured.picture is not None
@@ -184,6 +184,19 @@ class StreamReader:
             return
         self._metrics.state = state
         self._announce(self.stream, state, reason, detail)
+
+
+def open_capture(source: Source, options: ReadOptions, stop: threading.Event) -> Capture:
+    """Opens a source; reading from it ends soon after `stop` is set. Raises SourceError."""
+    if source.street is not None:
+        return StreetCapture(source.street, stop.wait)
+    return AvCapture(
+        source,
+        transport=options.transport,
+        threads=options.decode_threads,
+        stall_s=options.stall_s,
+        stopping=stop.is_set,
+    )
 
 
 class RateGate:
@@ -219,7 +232,7 @@ class Pacer:
         return self._stop.wait(max(0.0, self._begin + media_ns / 1e9 - now))
 
 
-def _media_ns(captured: Captured, capture: Capture, previous_ns: int) -> int:
+def media_time(captured: Captured, capture: Capture, previous_ns: int) -> int:
     """Arrival for live sources; PTS for files, or the nominal step where a PTS is missing or goes back."""
     if capture.live:
         return max(time.monotonic_ns(), previous_ns + 1)

@@ -1,0 +1,51 @@
+"""The subscriber of a benchmark, a process of its own: takes every message, decodes nothing, tells when each came.
+
+    python -m streamseg.bench.sink ENDPOINT TOPIC…
+
+It ends at the publisher's last heartbeat or at end-of-input on stdin, and prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import zmq
+
+
+def main() -> None:
+    endpoint, *topics = sys.argv[1:]
+    context = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.setsockopt(zmq.RCVTIMEO, 500)
+    socket.connect(endpoint)
+    for topic in topics:
+        socket.subscribe(topic)
+    poller = zmq.Poller()
+    poller.register(socket, zmq.POLLIN)
+    poller.register(sys.stdin, zmq.POLLIN)
+    arrivals: list[tuple[bytes, int, int]] = []
+    while True:
+        ready = dict(poller.poll())
+        if socket in ready:
+            topic, header, payload = socket.recv_multipart()
+            arrivals.append((header, time.time_ns(), len(payload)))
+        elif sys.stdin.fileno() in ready:
+            break
+    socket.close(0)
+    context.term()
+    # Parsed only now: while the measurement ran, both cores belonged to the pipeline.
+    parsed = [(json.loads(header), at, size) for header, at, size in arrivals]
+    report = {
+        "messages": [
+            [h["kind"], h["stream"], h["frame"], h["seq"], at, at - h["captured_ns"], size] for h, at, size in parsed
+        ],
+        "cpu_s": time.process_time(),
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

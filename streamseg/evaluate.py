@@ -1,0 +1,135 @@
+"""`streamseg eval`: an engine's accuracy on labelled pictures or clips, through the program that the daemon runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from streamseg.accuracy import Confusion
+from streamseg.engine.backends import Precision
+from streamseg.engine.bundle import find
+from streamseg.engine.engine import Engine
+from streamseg.errors import ConfigError
+from streamseg.ingest.frames import file_frames
+from streamseg.types import U8, Frame, Planes
+
+PICTURES = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    split: str = "test"
+    smoothing: Literal["off", "average"] | None = None
+    backend: str = "auto"
+    precision: Precision = "auto"
+    size: tuple[int, int] | None = None
+    """(width, height) to analyse at; None: as the daemon would for pictures of that aspect."""
+    save_labels: Path | None = None
+
+
+class Still:
+    """A picture from a file, as a frame's picture: RGB u8 [H, W, 3]."""
+
+    def __init__(self, rgb: U8) -> None:
+        self._rgb = rgb
+        self.height, self.width = rgb.shape[:2]
+
+    def rgb(self, width: int, height: int) -> U8:
+        if (width, height) == (self.width, self.height):
+            return self._rgb
+        return np.asarray(cv2.resize(self._rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+    def planes(self) -> Planes:
+        raise NotImplementedError("stills are evaluated, not drawn")
+
+
+def run(engine_name: str, data: Path, options: Options) -> dict[str, Any]:
+    """{"miou", "pixel_accuracy", "iou": {class: IoU or None}, "pictures", …}. Raises ConfigError, EngineError.
+
+    Everything is analysed at the size that the daemon would choose; pictures each for itself, clips smoothed from frame
+    to frame.
+    """
+    bundle = find(engine_name)
+    engine = Engine(
+        bundle,
+        backend=options.backend,
+        precision=options.precision,
+        threads=os.cpu_count() or 1,
+        size=options.size,
+        smoothing=options.smoothing,
+    )
+    begin = time.monotonic()
+    if data.is_dir():
+        confusion, pictures = _pictures(engine, data, options.split)
+    elif data.is_file():
+        confusion, pictures = _clip(engine, data, options.save_labels)
+    else:
+        raise ConfigError(f"{data}: no such file or folder; give a folder with SPLIT/ and SPLITannot/, or a clip")
+    report: dict[str, Any] = {"engine": bundle.identity, "data": str(data), "pictures": pictures}
+    if confusion is not None:
+        iou = [None if np.isnan(v) else round(float(v), 4) for v in confusion.iou()]
+        report |= {
+            "miou": round(float(confusion.miou()), 4),
+            "pixel_accuracy": round(float(confusion.pixel_accuracy()), 4),
+            "iou": {c.name: v for c, v in zip(bundle.classes, iou, strict=True)},
+        }
+    return report | {"seconds": round(time.monotonic() - begin, 2)}
+
+
+def _pictures(engine: Engine, folder: Path, split: str) -> tuple[Confusion, int]:
+    confusion, count = Confusion(len(engine.classes)), 0
+    for index, (picture, truth) in enumerate(_labelled(folder, split)):
+        rgb = cv2.cvtColor(cv2.imread(str(picture), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        labels = engine.run([_still_frame(index, np.asarray(rgb, np.uint8))])[0].labels
+        confusion.add(_stretched(labels, truth.shape), truth)
+        count += 1
+    return confusion, count
+
+
+def _labelled(folder: Path, split: str) -> Iterator[tuple[Path, U8]]:
+    """(picture, its label map u8 [H, W]) of SPLIT/NAME.jpg and SPLITannot/NAME.png, by name."""
+    pictures = sorted(p for p in (folder / split).glob("*") if p.suffix.lower() in PICTURES)
+    if not pictures:
+        there = ", ".join(sorted(p.name for p in folder.iterdir() if p.is_dir())) or "nothing"
+        raise ConfigError(f"{folder / split}: no pictures; the folder holds {there} (choose one with --split)")
+    for picture in pictures:
+        label = folder / f"{split}annot" / f"{picture.stem}.png"
+        truth = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
+        if truth is None or truth.ndim != 2:
+            raise ConfigError(f"{label}: missing, or not a one-channel picture of class ids")
+        yield picture, np.asarray(truth, np.uint8)
+
+
+def _clip(engine: Engine, path: Path, save_labels: Path | None) -> tuple[Confusion | None, int]:
+    labelled = path.with_suffix(".npz")
+    truths = np.load(labelled)["labels"] if labelled.is_file() else None
+    if truths is None and save_labels is None:
+        raise ConfigError(f"{path}: has no labels ({labelled.name} beside it); --save-labels writes what is predicted")
+    confusion = Confusion(len(engine.classes)) if truths is not None else None
+    maps: list[U8] = []
+    for index, frame in enumerate(file_frames(path)):
+        labels = engine.run([frame])[0].labels
+        maps.append(labels)
+        if confusion is not None and truths is not None:
+            confusion.add(_stretched(labels, truths[index].shape), truths[index])
+    if save_labels is not None:
+        np.savez_compressed(save_labels, labels=np.stack(maps))
+    return confusion, len(maps)
+
+
+def _stretched(labels: U8, shape: tuple[int, ...]) -> U8:
+    if labels.shape == shape:
+        return labels
+    return np.asarray(cv2.resize(labels, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def _still_frame(index: int, rgb: U8) -> Frame:
+    """A frame with a state_key of its own, so that nothing is carried over from the picture before."""
+    return Frame("eval", 0, index, None, 0, "file", 0, time.monotonic_ns(), 0, index, Still(rgb))

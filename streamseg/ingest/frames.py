@@ -1,0 +1,42 @@
+"""A file's frames one after the other, without threads: for evaluation and for measuring single stages."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from streamseg.ingest.reader import ReadOptions, media_time, open_capture
+from streamseg.source import Source, parse
+from streamseg.types import Frame
+
+
+def file_frames(path: Path) -> Iterator[Frame]:
+    """Every frame of a file, as the daemon's ingest would deliver it. Raises ConfigError, SourceError."""
+    yield from source_frames(parse(str(path)), ReadOptions())
+
+
+def source_frames(source: Source, options: ReadOptions, stream: str = "file") -> Iterator[Frame]:
+    capture = open_capture(source, options, threading.Event())
+    media_ns = -1
+    try:
+        for number, captured in enumerate(capture):
+            if captured.picture is None:
+                continue
+            media_ns = media_time(captured, capture, media_ns)
+            yield Frame(
+                stream=stream,
+                epoch=0,
+                number=number,
+                pts_ns=captured.pts_ns,
+                captured_ns=captured.captured_ns,
+                clock="file",
+                decode_us=captured.decode_us,
+                ready_ns=time.monotonic_ns(),
+                media_ns=media_ns,
+                state_key=0,
+                picture=captured.picture,
+            )
+    finally:
+        capture.close()
