@@ -10,9 +10,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
-from streamseg import wire
+from streamseg import overlay, wire
 from streamseg.types import ClassInfo, Planes, Result
 
 Wants = Callable[[str], bool]
@@ -84,7 +85,7 @@ class Encoder:
 
 
 class _Pictures:
-    """The JPEGs of one result: planes are fetched and stretched to JPEG's full range once, for both kinds."""
+    """The JPEGs of one result; its planes are fetched once for both kinds."""
 
     def __init__(self, result: Result, classes: Sequence[ClassInfo], quality: int) -> None:
         self._result = result
@@ -93,23 +94,16 @@ class _Pictures:
 
     @cached_property
     def _planes(self) -> Planes:
-        from streamseg import overlay
-
-        return overlay.full_range(self._result.frame.picture.planes())
+        return self._result.frame.picture.planes()
 
     def plain(self) -> bytes:
-        return _jpeg(self._planes, self._quality)
+        return _jpeg(overlay.full_range(self._planes), self._quality)
 
     def annotated(self) -> bytes:
-        from streamseg import overlay
-
-        drawn = overlay.annotate(self._planes, self._result.labels, self._classes)
-        return _jpeg(overlay.full_range(drawn), self._quality)
+        return _jpeg(overlay.annotate(self._planes, self._result.labels, self._classes), self._quality)
 
 
 def _jpeg(planes: Planes, quality: int) -> bytes:
-    import simplejpeg
-
     data: bytes = simplejpeg.encode_jpeg_yuv_planes(planes.y, planes.u, planes.v, quality)
     return data
 

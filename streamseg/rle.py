@@ -53,6 +53,9 @@ def decode(payload: bytes, width: int, height: int) -> NDArray[np.bool_]:
 
 
 def _runs(payload: bytes, pixels: int) -> NDArray[np.int64]:
+    most = 2 * pixels + 2  # runs of 0 between the others are odd, but no error
+    if len(payload) > _GROUPS * most:
+        raise WireError(f"coco-rle payload of {len(payload)} bytes is too long for {pixels} pixels")
     codes = np.frombuffer(payload, np.uint8).astype(np.int64) - 48
     if not codes.size or codes.min() < 0 or codes.max() > 63:
         raise WireError("coco-rle payload is empty or has bytes outside '0'..'o'")
@@ -61,7 +64,7 @@ def _runs(payload: bytes, pixels: int) -> NDArray[np.int64]:
         raise WireError("coco-rle payload is cut short")
     ends = np.flatnonzero(last)
     starts = np.concatenate([[0], ends[:-1] + 1])
-    if (ends - starts).max() >= _GROUPS or ends.size > 2 * pixels + 2:
+    if (ends - starts).max() >= _GROUPS or ends.size > most:
         raise WireError("coco-rle payload has a number too long, or more runs than pixels")
     place = 5 * (np.arange(codes.size) - np.repeat(starts, ends - starts + 1))
     values = np.add.reduceat((codes & 31) << place, starts)

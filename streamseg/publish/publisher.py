@@ -94,7 +94,7 @@ class Publisher:
         self._bell.setblocking(False)
         self._alarm.setblocking(False)
         bound: Future[str] = Future()
-        publisher = threading.Thread(target=self._run, args=(bound,), name="publish", daemon=True)
+        publisher = threading.Thread(target=self._run, args=(bound,), name="streamseg-publish", daemon=True)
         self._threads = [publisher]
         publisher.start()
         try:
@@ -103,7 +103,7 @@ class Publisher:
             self.close(0)
             raise
         for index, lane in enumerate(self._lanes):
-            encoder = threading.Thread(target=self._encode, args=(lane,), name=f"encode-{index}", daemon=True)
+            encoder = threading.Thread(target=self._encode, args=(lane,), name=f"streamseg-encode-{index}", daemon=True)
             encoder.start()
             self._threads.insert(0, encoder)
         return endpoint
