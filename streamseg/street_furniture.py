@@ -19,8 +19,10 @@ def crown(rng: np.random.Generator, sun_right: float) -> NDArray[np.float32]:
     y, x = np.mgrid[0:n, 0:n].astype(np.float32) / (n / 2) - 1
     shade, height = np.full((n, n), 0.4, np.float32), np.full((n, n), -1.0, np.float32)
     squash, lean = rng.uniform(0.8, 1.15), rng.uniform(-0.2, 0.2)
-    for _ in range(int(rng.integers(7, 11))):  # boughs, each with its tufts
+    for bough in range(int(rng.integers(9, 13))):  # boughs, each with its tufts
         a, r = rng.uniform(0, 2 * math.pi), math.sqrt(rng.uniform(0.02, 1)) * 0.56
+        if bough < 3:  # the middle is always full: the stem ends there
+            a, r = math.pi / 2, 0.28 - 0.24 * bough
         bx, by, spread = r * math.cos(a), r * math.sin(a) * squash, rng.uniform(0.14, 0.24)
         for _ in range(8):
             px, py = bx + rng.normal(0, spread * 0.6), by + rng.normal(0, spread * 0.5)
@@ -38,7 +40,7 @@ def crown(rng: np.random.Generator, sun_right: float) -> NDArray[np.float32]:
     small = cv2.resize(rng.standard_normal((n // 3, n // 3)).astype(np.float32), (n, n), interpolation=cv2.INTER_CUBIC)
     tiny = cv2.resize(rng.standard_normal((n // 2, n // 2)).astype(np.float32), (n, n), interpolation=cv2.INTER_LINEAR)
     solid = cv2.GaussianBlur((height > -1).astype(np.float32), (0, 0), 5)
-    alpha = np.clip((solid - 0.5 + 0.24 * small + 0.1 * tiny) * 7, 0, 1)
+    alpha = np.clip((solid - 0.5 + (0.24 * small + 0.1 * tiny) * np.minimum(solid * 3, 1) - 0.2 * (solid < 0.12)) * 7, 0, 1)
     shade = cv2.GaussianBlur(shade, (0, 0), 2) * (1 + 0.2 * small + 0.16 * tiny)
     return np.stack([np.clip(shade, 0.12, 1.7), alpha], -1).astype(np.float32)
 
@@ -134,7 +136,7 @@ class Furniture:
         self.lay(
             self.post(thing.s, thing.t, 0, high * 0.6, 0.035 * high * 0.6, 0.02 * high * 0.5, bark), TREE, order, depth
         )
-        tint = self.leaf * rng.uniform(0.8, 1.2, 3) * self.tone * 1.12
+        tint = self.leaf * rng.uniform(0.9, 1.12, 3) * rng.uniform(0.9, 1.3) * self.tone * 1.15
         for i in range(1 + (high > 6)):
             middle = np.array([[thing.s + rng.uniform(-0.3, 0.3) * i, thing.t, high * (0.66 + 0.05 * i)]], np.float32)
             pixels, _ = project(self.view.matrix, middle)

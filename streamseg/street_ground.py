@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streamseg.street_scene import F32, Plan
+from streamseg.street_scene import F32, Plan, Side
 
 SHADOW_PPM = 12
 SHADOW_S, SHADOW_T = 40.0, 20.0
@@ -44,10 +44,16 @@ def noise_tile(rng: np.random.Generator, size: int = 512, octaves: tuple[int, ..
     return np.clip(tile / (2.2 * tile.std()), -1.5, 1.5)
 
 
+def wrap(x: F32, period: float) -> F32:
+    """x modulo the period; five times as fast as np.mod."""
+    out: F32 = x - np.floor(x * np.float32(1 / period)) * np.float32(period)
+    return out
+
+
 def sample(tile: F32, u: F32, v: F32, frequency: float) -> F32:
     """The tile at (u, v) metres, `frequency` texels a metre, repeated for ever."""
     n = tile.shape[0]
-    x, y = np.mod(u * frequency, n).astype(np.float32), np.mod(v * frequency, n).astype(np.float32)
+    x, y = wrap(u * np.float32(frequency), n), wrap(v * np.float32(frequency), n)
     out: F32 = cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     return out
 
@@ -109,15 +115,9 @@ def ground(canvas: Canvas, plan: Plan, noise: F32, grit: F32, shadow: F32) -> No
     step = np.abs(np.gradient(k[:, 0])) if len(k) > 1 else np.ones(1)
     fs = np.maximum(k / camera.f * abs(axes[0, 0]) + (step * abs(axes[2, 0]))[:, None], 1e-4).astype(np.float32)
     ft = np.maximum(k / camera.f * abs(axes[0, 1]) + (step * abs(axes[2, 1]))[:, None], 1e-4).astype(np.float32)
-    foot = np.hypot(fs, ft)
-
-    def grain(frequency: float, amplitude: float) -> F32:
-        fine = frequency > 15
-        fade = foot * frequency / (1.5 if fine else 6)
-        return sample(grit if fine else noise, s, t, frequency) * (amplitude / (1 + fade**2))
-
     labels = np.full(s.shape, ROAD, np.uint8)
-    colour, paved = _surface(plan, s, t, fs, ft, grain, labels)
+    fs, ft = (np.broadcast_to(a, s.shape) for a in (fs, ft))
+    colour = _surface(plan, Area(s, t, fs, ft, noise, grit), labels)
     vis = cv2.remap(
         shadow,
         (s + SHADOW_S) * SHADOW_PPM,
@@ -139,8 +139,30 @@ def ground(canvas: Canvas, plan: Plan, noise: F32, grit: F32, shadow: F32) -> No
     canvas.labels[top:] = labels
 
 
-def _surface(plan: Plan, s: F32, t: F32, fs: F32, ft: F32, grain, labels: NDArray[np.uint8]) -> tuple[F32, F32]:  # type: ignore[no-untyped-def]
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Ground under some pixels: where it is in metres, and how much of s and t one pixel spans; all f32 [h, w]."""
+
+    s: F32
+    t: F32
+    fs: F32
+    ft: F32
+    noise: F32
+    grit: F32
+
+    def crop(self, box: tuple[slice, slice]) -> Area:
+        return Area(self.s[box], self.t[box], self.fs[box], self.ft[box], self.noise, self.grit)
+
+    def grain(self, frequency: float, amplitude: float) -> F32:
+        """Texture that fades where a pixel spans many of its texels."""
+        fine = frequency > 15
+        fade = (self.fs + self.ft) * np.float32(frequency / (1.5 if fine else 6))
+        return sample(self.grit if fine else self.noise, self.s, self.t, frequency) * (np.float32(amplitude) / (1 + fade * fade))
+
+
+def _surface(plan: Plan, area: Area, labels: NDArray[np.uint8]) -> F32:
     rng = np.random.default_rng([plan.seed, 7])
+    s, t, fs, ft, grain = area.s, area.t, area.fs, area.ft, area.grain
     tone = rng.uniform(78, 122)
     asphalt = np.array([tone * rng.uniform(0.98, 1.03), tone, tone * rng.uniform(0.98, 1.05)], np.float32)
     a = np.abs(s)
@@ -169,18 +191,20 @@ def _surface(plan: Plan, s: F32, t: F32, fs: F32, ft: F32, grain, labels: NDArra
     worn = np.clip(0.9 + grain(25, 0.45) + grain(3, 0.3), 0, 1)
     paint = _markings(plan, rng, s, t, a, fs, ft) * worn * rng.uniform(0.6, 0.95)
     colour += paint[..., None] * (np.array([218, 216, 208], np.float32) * (1 + 0.3 * texture[..., None]) - colour)
-    return _beside(plan, rng, s, t, fs, ft, grain, colour, labels), paint
+    for side in plan.sides:
+        _beside(plan, side, area, colour, labels)
+    return colour
 
 
 def _markings(plan: Plan, rng: np.random.Generator, s: F32, t: F32, a: F32, fs: F32, ft: F32) -> F32:
     dash, gap = float(rng.uniform(1.5, 4)), float(rng.uniform(2, 6))
-    dashes = band(np.mod(t, dash + gap), dash / 2, dash / 2, ft)
+    dashes = band(wrap(t, dash + gap), dash / 2, dash / 2, ft)
     paint = band(s, 0, 0.06, fs) * dashes
     kind = int(rng.integers(4))
     if kind == 1:
         paint = np.maximum(band(s, 0.11, 0.05, fs), band(s, -0.11, 0.05, fs))
     if plan.parking:
-        paint = np.maximum(paint, band(a, plan.lane + plan.bike, 0.05, fs) * band(np.mod(t, 1.2), 0.3, 0.3, ft))
+        paint = np.maximum(paint, band(a, plan.lane + plan.bike, 0.05, fs) * band(wrap(t, 1.2), 0.3, 0.3, ft))
     if rng.random() < 0.6:
         paint = np.maximum(paint, band(a, plan.lane, 0.05, fs) * (0.9 if rng.random() < 0.5 else dashes))
     if not plan.parking:
@@ -188,36 +212,37 @@ def _markings(plan: Plan, rng: np.random.Generator, s: F32, t: F32, a: F32, fs: 
     if plan.zebra > 0:
         near = band(t, plan.zebra, 1.5, ft)
         clear = 1 - band(t, plan.zebra, 3.2, ft)
-        stripes = band(np.mod(s, 1.0), 0.5, 0.25, fs) * near
+        stripes = band(wrap(s, 1.0), 0.5, 0.25, fs) * near
         give_way = band(t, plan.zebra - 2.2, 0.1, ft) + band(t, plan.zebra + 2.2, 0.1, ft)
         paint = np.maximum(np.maximum(paint * clear, stripes), give_way * 0.9) * (a < plan.road - 0.1)
     return paint * (a < plan.road)
 
 
-def _beside(plan: Plan, rng: np.random.Generator, s: F32, t: F32, fs: F32, ft: F32, grain, colour: F32,  # type: ignore[no-untyped-def]
-            labels: NDArray[np.uint8]) -> F32:  # fmt: skip
+def _beside(plan: Plan, side: Side, whole: Area, colour: F32, labels: NDArray[np.uint8]) -> None:
+    """Kerb, pavement and lawn of one side, painted into colour and labels in place."""
+    rng = np.random.default_rng([plan.seed, 8])
     slab = float(rng.choice([0.45, 0.6, 0.9, 40.0]))
-    base = np.array(
-        [(158, 152, 142), (142, 140, 138), (168, 160, 148), (128, 126, 124)][int(rng.integers(4))], np.float32
-    )
-    for side in plan.sides:
-        here = s * side.sign
-        joint = np.maximum(band(np.mod(here, slab), 0.0, 0.012, fs), band(np.mod(t, slab * 1.5), 0.0, 0.012, ft))
-        ident = np.floor(here / slab) * 7.13 + np.floor(t / slab / 1.5) * 3.7
-        speckle = (np.mod(np.sin(ident) * 43758.5, 1.0) - 0.5) * 0.1 / (1 + (ft / slab) ** 2)
-        paving = base * (1 + grain(30, 0.08) + grain(1.1, 0.1) + speckle)[..., None] * (1 - 0.35 * joint[..., None])
-        on = np.clip((here - side.pavement) / fs + 0.5, 0, 1)[..., None]
-        colour += on * (paving - colour)
-        kerb = band(here, side.pavement + 0.07, 0.075, fs) * (1 - 0.35 * band(np.mod(t, 0.9), 0, 0.01, ft))
-        colour += kerb[..., None] * (np.array([176, 172, 164], np.float32) * (1 + grain(20, 0.1))[..., None] - colour)
-        gutter = band(here, side.pavement - 0.06, 0.06, fs)[..., None]
-        colour *= 1 - 0.45 * gutter
-        labels[here > side.pavement] = PAVEMENT
-        if side.front > side.back:
-            lawn = np.array([96, 112, 62], np.float32) * (1 + grain(26, 0.3) + grain(2.2, 0.2))[..., None]
-            grown = np.clip((here - side.back) / fs + 0.5, 0, 1)[..., None]
-            colour += grown * (lawn - colour)
-            labels[here > side.back] = TREE
-        foul = np.clip(1 - np.abs(here - side.back) / 0.5, 0, 1)[..., None]
-        colour *= 1 - 0.25 * foul
-    return colour
+    base = np.array([(158, 152, 142), (142, 140, 138), (168, 160, 148), (128, 126, 124)][int(rng.integers(4))], np.float32)
+    on = whole.s * side.sign > side.pavement - 0.3
+    rows, columns = np.flatnonzero(on.any(axis=1)), np.flatnonzero(on.any(axis=0))
+    if not len(rows):
+        return
+    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    area = whole.crop(box)
+    t, fs, ft, grain, colour, labels = area.t, area.fs, area.ft, area.grain, colour[box], labels[box]
+    here = area.s * np.float32(side.sign)
+    joint = np.maximum(band(wrap(here, slab), 0.0, 0.012, fs), band(wrap(t, slab * 1.5), 0.0, 0.012, ft))
+    ident = np.floor(here / slab) * np.float32(7.13) + np.floor(t / (slab * 1.5)) * np.float32(3.7)
+    speckle = (wrap(np.sin(ident) * np.float32(437.585), 1.0) - 0.5) * 0.1 / (1 + (ft / slab) ** 2)
+    paving = base * ((1 + grain(30, 0.08) + grain(1.1, 0.08) + speckle) * (1 - 0.35 * joint))[..., None]
+    colour += np.clip((here - side.pavement) / fs + 0.5, 0, 1)[..., None] * (paving - colour)
+    kerb = band(here, side.pavement + 0.07, 0.075, fs) * (1 - 0.35 * band(wrap(t, 0.9), 0, 0.01, ft))
+    colour += kerb[..., None] * (np.array([176, 172, 164], np.float32) - colour)
+    labels[here > side.pavement] = PAVEMENT
+    if side.front > side.back:
+        lawn = np.array([96, 112, 62], np.float32) * (1 + grain(26, 0.3) + grain(2.2, 0.2))[..., None]
+        colour += np.clip((here - side.back) / fs + 0.5, 0, 1)[..., None] * (lawn - colour)
+        labels[here > side.back] = TREE
+    # Dirt gathers in the gutter and along walls.
+    foul = 0.45 * band(here, side.pavement - 0.06, 0.06, fs) + 0.25 * np.clip(1 - np.abs(here - side.back) / 0.5, 0, 1)
+    colour *= (1 - foul)[..., None]

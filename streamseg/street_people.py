@@ -17,7 +17,7 @@ TOPS: tuple[Rgb, ...] = ((38, 40, 46), (60, 70, 92), (150, 40, 42), (196, 190, 1
                          (186, 150, 60), (220, 220, 222), (86, 52, 68), (70, 56, 46), (210, 110, 50))  # fmt: skip
 TROUSERS: tuple[Rgb, ...] = ((34, 36, 42), (52, 62, 86), (44, 50, 70), (112, 100, 82), (70, 70, 72), (150, 140, 120))
 _ROUND = np.linspace(-math.pi / 2, math.pi / 2, 5, dtype=np.float32)
-_CIRCLE = np.linspace(0, 2 * math.pi, 12, endpoint=False, dtype=np.float32)
+_CIRCLE = np.linspace(0, 2 * math.pi, 10, endpoint=False, dtype=np.float32)
 _RING = np.stack([np.cos(_CIRCLE), np.sin(_CIRCLE)], 1).astype(np.float32)
 
 
@@ -65,19 +65,31 @@ def _capsules(p0: F32, p1: F32, r0: F32, r1: F32) -> F32:
 class Body:
     """Jointed parts in metres (forward, sideways, up): limbs (count 0, two ends) and hulls (of `count` balls)."""
 
-    def __init__(self, s: float, t: float, heading: tuple[float, float]) -> None:
+    def __init__(self, s: float, t: float, heading: tuple[float, float], view: View) -> None:
         self.origin, self.heading = (s, t), heading
+        to_eye = (float(view.eye[0]) - s, float(view.eye[1]) - t)
+        self.scale = view.f / max(math.hypot(*to_eye), 1.0)
+        """About how many pixels a metre is."""
+        self.near = 1.0 if to_eye[0] * heading[1] > to_eye[1] * heading[0] else -1.0
+        """+1 when the right side is the nearer one: the limbs of the other are drawn first."""
+        self.away = to_eye[0] * heading[0] + to_eye[1] * heading[1] < 0
+        """We see the back."""
         self.ends: list[tuple[float, float, float]] = []
         self.radii: list[float] = []
         self.parts: list[tuple[int, int, Rgb, float]] = []
 
     def limb(self, a: tuple[float, float, float], b: tuple[float, float, float], ra: float, rb: float, colour: Rgb,
-             tone: float = 1.0) -> None:  # fmt: skip
+             tone: float = 1.0, keep: bool = False) -> None:  # fmt: skip
+        """A part under 4 pixels is left out unless it must be kept."""
+        if not keep and self.scale * (max(abs(a[0] - b[0]), abs(a[1] - b[1]), abs(a[2] - b[2])) + ra) < 4:
+            return
         self.parts.append((0, len(self.ends), colour, tone))
         self.ends += [a, b]
         self.radii += [ra, rb]
 
     def hull(self, points: list[tuple[tuple[float, float, float], float]], colour: Rgb, tone: float = 1.0) -> None:
+        if self.scale * points[0][1] < 0.7 and len(points) == 3:
+            return
         self.parts.append((len(points), len(self.ends), colour, tone))
         self.ends += [p for p, _ in points]
         self.radii += [r for _, r in points]
@@ -131,13 +143,12 @@ def shapes(view: View, light: Light, bodies: list[Body], sunlit: list[float]) ->
     return out
 
 
-def walker(person: Person, s: float, t: float, heading: tuple[float, float], walked: float, eye: F32) -> Body:
+def walker(person: Person, s: float, t: float, heading: tuple[float, float], walked: float, view: View) -> Body:
     """A person who has walked `walked` metres; standing when the heading never moves."""
     k = person.height / 1.75
     phase = 2 * math.pi * walked / (person.stride * k)
-    body = Body(s, t, heading)
-    # +1 when the person's right side is the nearer one: the far limbs are drawn first.
-    near = 1.0 if (eye[0] - s) * heading[1] - (eye[1] - t) * heading[0] > 0 else -1.0
+    body = Body(s, t, heading, view)
+    near = body.near
     hip = (0.88 + 0.018 * math.cos(2 * phase)) * k
     shoulder, neck = hip + 0.5 * k, hip + 0.56 * k
     g = person.girth
@@ -179,7 +190,7 @@ def walker(person: Person, s: float, t: float, heading: tuple[float, float], wal
     arm(-near)
     leg(-near)
     leg(near)
-    away = (eye[0] - s) * heading[0] + (eye[1] - t) * heading[1] < 0  # we see the back
+    away = body.away
     pack = [
         ((-0.2 * k, -0.08, shoulder - 0.1), 0.1),
         ((-0.2 * k, 0.08, shoulder - 0.1), 0.1),
@@ -198,7 +209,8 @@ def walker(person: Person, s: float, t: float, heading: tuple[float, float], wal
     if person.long_hair:
         body.limb((-0.05, 0, head), (-0.07, 0, neck - 0.04), 0.1 * k, 0.08 * k, person.hair, 0.9)
     body.limb(
-        (0.02, 0, head - 0.03), (0.015, 0, head + 0.05), 0.085 * k, 0.092 * k, person.hair if away else person.skin
+        (0.02, 0, head - 0.03), (0.015, 0, head + 0.05), 0.085 * k, 0.092 * k, person.hair if away else person.skin,
+        keep=True,
     )
     body.limb((-0.03, 0, head + 0.02), (-0.015, 0, head + 0.07), 0.09 * k, 0.088 * k, person.hair, 1.0)
     arm(near)
@@ -214,17 +226,20 @@ def _knee(hip: tuple[float, float], foot: tuple[float, float], bone: float) -> t
 
 
 def cyclist(
-    person: Person, s: float, t: float, heading: tuple[float, float], ridden: float, eye: F32, lamps: bool
+    person: Person, s: float, t: float, heading: tuple[float, float], ridden: float, view: View, lamps: bool
 ) -> Body:
     """Rider and bicycle; wheels and pedals turn with the metres ridden."""
-    body = Body(s, t, heading)
-    near = 1.0 if (eye[0] - s) * heading[1] - (eye[1] - t) * heading[0] > 0 else -1.0
+    body = Body(s, t, heading, view)
+    near = body.near
     frame: Rgb = (46, 50, 56) if person.coat == 0 else (120, 34, 34)
     dark: Rgb = (28, 28, 30)
     for x in (-0.52, 0.52):
+        if body.scale < 22:
+            body.hull([((x + 0.3 * math.cos(a), 0.0, 0.34 + 0.3 * math.sin(a)), 0.03) for a in _CIRCLE[::3].tolist()], (66, 66, 66))
+            continue
         rim = [(x + 0.33 * math.cos(a), 0.0, 0.34 + 0.33 * math.sin(a)) for a in _CIRCLE.tolist()]
         for a, b in zip(rim, rim[1:] + rim[:1], strict=True):
-            body.limb(a, b, 0.024, 0.024, dark, 0.7)
+            body.limb(a, b, 0.024, 0.024, dark, 0.7, keep=True)
         for i in range(4):
             v = ridden / 0.34 + i * math.pi / 4
             dx, dy = 0.32 * math.cos(v), 0.32 * math.sin(v)
@@ -266,7 +281,7 @@ def cyclist(
             tone,
         )
     body.limb((0.16, 0, 1.46), (0.2, 0, 1.54), 0.055, 0.05, person.skin, 0.9)
-    body.limb((0.23, 0, 1.58), (0.22, 0, 1.65), 0.085, 0.09, person.skin)
+    body.limb((0.23, 0, 1.58), (0.22, 0, 1.65), 0.085, 0.09, person.skin, keep=True)
     body.limb((0.17, 0, 1.64), (0.22, 0, 1.69), 0.1, 0.1, (225, 225, 220) if person.helmet else person.hair)
     if lamps:
         body.hull([((0.5, 0, 0.9), 0.05)], (500, 500, 460), 0.7)

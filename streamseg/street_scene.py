@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,12 @@ class Light:
     haze_m: float
     lamps: bool
     noise: float
+
+    def brighter(self, gain: float) -> Light:
+        """The same light for a camera that exposes `gain` times as long."""
+        r, g, b = (v * gain for v in self.ambient)
+        x, y, z = (v * gain for v in self.direct)
+        return replace(self, ambient=(r, g, b), direct=(x, y, z))
 
 
 @dataclass(frozen=True, slots=True)

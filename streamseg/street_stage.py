@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from streamseg.street_actors import PosedCar, Shape, View, project
 from streamseg.street_ground import CAR, CYCLIST, PAVEMENT, PERSON, ROAD, SHADOW_PPM, SHADOW_S, SHADOW_T, TREE
 from streamseg.street_motion import Actor, actors, flows
-from streamseg.street_people import cyclist, shapes, walker
+from streamseg.street_people import Body, cyclist, shapes, walker
 from streamseg.street_scene import plan
 from streamseg.street_static import still
 
@@ -49,7 +49,9 @@ class Stage:
             labels, order = (np.ascontiguousarray(a[scale // 2 :: scale, scale // 2 :: scale]) for a in (labels, order))
         else:
             rgb = cv2.GaussianBlur(rgb, (3, 3), 0.55)
-        self.rgb: U8 = np.clip(rgb.astype(np.int16) - BLACK, 0, 245).astype(np.uint8)
+        gain = _exposure(rgb, self.plan.seed, self.plan.light.lamps)
+        self.rgb: U8 = cv2.convertScaleAbs(cv2.subtract(cv2.multiply(rgb, (gain,) * 4), (BLACK,) * 4))
+        self.plan = replace(self.plan, light=self.plan.light.brighter(gain))
         self.labels, self.order = labels, order
         self.view = View.of(self.plan.camera)
         self.flows = flows(self.plan)
@@ -90,11 +92,11 @@ class Stage:
         keep = (depth > -6) & (inside | (depth < 6))
         return [a for a, on in zip(cast, keep.tolist(), strict=True) if on]
 
-    def _figure(self, actor: Actor):  # type: ignore[no-untyped-def]
+    def _figure(self, actor: Actor) -> Body:
         assert not isinstance(actor.look, PosedCar)
         if actor.kind == "person":
-            return walker(actor.look, actor.s, actor.t, actor.heading, actor.walked, self.view.eye)
-        return cyclist(actor.look, actor.s, actor.t, actor.heading, actor.walked, self.view.eye, self.plan.light.lamps)
+            return walker(actor.look, actor.s, actor.t, actor.heading, actor.walked, self.view)
+        return cyclist(actor.look, actor.s, actor.t, actor.heading, actor.walked, self.view, self.plan.light.lamps)
 
     def _sunlit(self, s: float, t: float) -> float:
         h, w = self.sun.shape
@@ -112,7 +114,7 @@ class Stage:
         flat[:, 1] += body[:, 2] * throw[1] + actor.t
         flat[:, 2] = 0
         pixels, depth = project(self.view.matrix, flat)
-        if depth.min() < 1.0 or self.view.f / depth[0] < 11:
+        if depth.min() < 1.0 or self.view.f / depth[0] < 14:
             return None, 0
         return cv2.convexHull(pixels.astype(np.float32))[:, 0], max(1, int(0.16 * self.view.f / float(depth[0])))
 
@@ -149,6 +151,12 @@ class Stage:
         gain = 1 + 0.012 * (((mix >> 3) % 255) / 127 - 1)
         done: U8 = cv2.addWeighted(out, gain, self.noise[y : y + h, x : x + w], 1.0, 0, dst=out)
         return done
+
+
+def _exposure(rgb: U8, seed: int, night: bool) -> float:
+    """What the camera's automatic exposure would do: the mean comes near a level of its own."""
+    level = np.random.default_rng([seed, 6]).uniform(66, 84) if night else np.random.default_rng([seed, 6]).uniform(92, 124)
+    return float(np.clip(level / max(float(rgb.mean()), 1.0), 0.75, 1.7))
 
 
 def _upright(width: float, length: float, tall: float) -> NDArray[np.float32]:
