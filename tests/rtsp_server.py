@@ -22,15 +22,17 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import Gst, GstRtspServer
 Gst.init(None)
-wanted = ("parsebin", "qtdemux", "matroskademux", "h264parse", "h265parse", "rtph264pay", "rtph265pay", "appsrc")
+wanted = ("qtdemux", "matroskademux", "tsdemux", "h264parse", "h265parse", "rtph264pay", "rtph265pay", "appsrc")
 raise SystemExit(", ".join(name for name in wanted if not Gst.ElementFactory.find(name)) or 0)
 """
+
+DEMUXERS = {".mp4": "qtdemux", ".mkv": "matroskademux", ".ts": "tsdemux"}
 
 
 class RtspServer:
     """One server process on loopback. Every client gets the clip from its first picture, at the clip's own pace.
 
-    `mounts`: path on the server -> mp4 or mkv file (H.264 or H.265, sent as it is). `once`: end the stream with the
+    `mounts`: path on the server -> mp4, mkv or ts file (H.264 or H.265, sent as it is). `once`: end the stream with the
     clip instead of looping it. `methods`: "basic", "digest" or both, offered when there is a `user`.
     """
 
@@ -158,12 +160,12 @@ def read_clip(file: str) -> tuple[str, list[AccessUnit]]:
     """The codec ("h264" or "h265") and every coded picture of a clip, in decoding order."""
     from gi.repository import Gst
 
-    pipeline = Gst.parse_launch("filesrc name=file ! parsebin name=parts")
+    pipeline = Gst.parse_launch(f"filesrc name=file ! {DEMUXERS[Path(file).suffix]} name=parts")
     pipeline.get_by_name("file").set_property("location", file)
     found: dict[str, Any] = {}
 
     def link(_parts: Any, pad: Any) -> None:
-        codec = pad.get_current_caps().get_structure(0).get_name().removeprefix("video/x-")
+        codec = pad.query_caps(None).get_structure(0).get_name().removeprefix("video/x-")
         if codec not in ("h264", "h265") or found:
             return
         found[codec] = Gst.parse_bin_from_description(

@@ -19,7 +19,19 @@ PACKAGE = ROOT / "streamseg"
 LAYERS: tuple[set[str], ...] = (
     {"types", "errors", "config", "source", "synthetic"},
     {"channel", "wire", "codec", "rle", "metrics"},
-    {"ingest", "engine", "overlay", "encode", "publish", "subscribe", "security", "models", "accuracy"},
+    {
+        "ingest",
+        "engine",
+        "overlay",
+        "encode",
+        "publish",
+        "received",
+        "subscriber",
+        "subscribe",
+        "security",
+        "models",
+        "accuracy",
+    },
     {"pipeline"},
     {"service", "probe", "bench", "training", "evaluate", "viewer"},
     {"cli", "__main__"},
@@ -31,7 +43,7 @@ PARTS = re.compile(r"^street_\w+$")
 
 ONLY_IN = {
     "av": r"(ingest|bench)(\.|$)",
-    "zmq": r"(publish|subscribe|security|bench)(\.|$)",
+    "zmq": r"(publish|subscribe|subscriber|security|bench)(\.|$)",
     "torch": r"(models|training)(\.|$)|engine\.torch_",
 }
 """Where a heavy package may be imported: modules whose dotted name begins so."""
