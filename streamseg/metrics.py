@@ -16,7 +16,7 @@ class StreamMetrics:
     """`frames` = `published` + the sum of `dropped` + what is still on its way: nothing is lost without a reason."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self.state: StreamState = "connecting"
         self.frames = 0
         self.published = 0
@@ -34,17 +34,28 @@ class StreamMetrics:
 
     def drop(self, reason: str, count: int = 1) -> None:
         with self._lock:
-            self.dropped[reason] += count
+            if count:
+                self.dropped[reason] += count
+                self._lock.notify_all()
 
     def publish(self) -> None:
         with self._lock:
             self.published += 1
             self._recent.append(time.monotonic())
+            self._lock.notify_all()
 
     @property
     def in_flight(self) -> int:
         with self._lock:
-            return self.frames - self.published - self.dropped.total()
+            return self._in_flight()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """True once no frame of the stream is on its way."""
+        with self._lock:
+            return self._lock.wait_for(lambda: self._in_flight() == 0, timeout_s)
+
+    def _in_flight(self) -> int:
+        return self.frames - self.published - self.dropped.total()
 
     def snapshot(self) -> dict[str, Any]:
         """JSON-ready: state, fps over the last seconds, frames, published, dropped by reason."""

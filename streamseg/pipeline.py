@@ -24,6 +24,8 @@ from streamseg.publish import Publisher
 from streamseg.types import Frame, StreamState
 
 log = logging.getLogger("streamseg")
+STOP_LINGER_SECONDS = 1.0
+"""How long a stop waits for subscribers to take what was sent."""
 JOIN_SECONDS = 1.0
 """How long a stop waits for ingest threads; one that hangs in a connection attempt is left to the process's end."""
 
@@ -48,7 +50,7 @@ class Pipeline:
     def __init__(self, config: Config, *, give_up_unopened: bool = False) -> None:
         self.config = config
         self.metrics = {stream.name: StreamMetrics() for stream in config.streams}
-        self.engine = _engine(config)
+        self.engine = engine_of(config)
         self.publisher = Publisher(
             config.publish,
             list(self.metrics),
@@ -111,7 +113,8 @@ class Pipeline:
         self._ended.set()
 
     def close(self) -> None:
-        self.publisher.close(2.0 if self._stopping.is_set() else None)
+        """Delivers what was published and unbinds. Idempotent."""
+        self.publisher.close(STOP_LINGER_SECONDS if self._stopping.is_set() else None)
 
     def _infer(self) -> None:
         wait_s = self.config.engine.max_wait_ms / 1000
@@ -126,7 +129,7 @@ class Pipeline:
                     self.publisher.publish(result)
                     self.metrics[result.frame.stream].publish()
         except StageError as error:
-            self._crash = error
+            self._crash = None if self._stopping.is_set() else error
         except BaseException as error:
             log.debug("inference", exc_info=True)
             self._crash = StageError("inference", error)
@@ -144,7 +147,7 @@ class Pipeline:
             reader.stop()
         self._inbox.close()
         if self._stopping.is_set():
-            self.publisher.abandon()
+            self.publisher.close(STOP_LINGER_SECONDS)  # also releases the inference thread from a full queue
         inference.join()
         deadline = time.monotonic() + JOIN_SECONDS
         for reader in self._readers:
@@ -159,13 +162,18 @@ class Pipeline:
     def _size(self, frame: Frame) -> tuple[int, int]:
         return self.engine.size_for(frame.picture.width, frame.picture.height)
 
-    def _announce(self, stream: str, state: StreamState, reason: str, detail: str) -> None:
+    def _announce(self, stream: str, epoch: int, state: StreamState, reason: str, detail: str) -> None:
         level = logging.WARNING if state in ("failed", "reconnecting") else logging.INFO
         log.log(level, "%s: %s%s", stream, state, f" ({detail or reason})" if detail or reason else "")
-        self.publisher.event(stream, state, reason, detail)
+        try:
+            self.publisher.event(stream, state, reason, detail, epoch=epoch)
+        except StageError:
+            if not self._stopping.is_set():  # a publisher that is closing tells the end of every stream itself
+                raise
 
 
-def _engine(config: Config) -> Engine:
+def engine_of(config: Config) -> Engine:
+    """The engine that a configuration asks for. Raises EngineNotFound, EngineError."""
     engine = config.engine
     return Engine(
         find(engine.name),

@@ -66,6 +66,10 @@ class Baseline:
         capture.release()
         return done
 
+    def wait_for_subscriber(self) -> None:
+        """A PUB socket cannot tell; half a second is what such a script would sleep."""
+        time.sleep(0.5)
+
     def close(self) -> None:
         self._socket.close(5000)
         self._context.term()

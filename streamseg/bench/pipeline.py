@@ -19,7 +19,9 @@ from streamseg.bench.baseline import Baseline
 from streamseg.bench.stages import measure
 from streamseg.config import Config, validated
 from streamseg.errors import ConfigError, EngineError
-from streamseg.pipeline import Pipeline
+from streamseg.ingest.frames import source_frames
+from streamseg.ingest.reader import ReadOptions
+from streamseg.pipeline import Pipeline, engine_of
 from streamseg.publish import Publisher
 
 TOPICS = ("frame/", "labels/")
@@ -108,3 +110,83 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
         baseline = statistics.median(loops)
         report |= {"baseline_fps": baseline, "baseline_rounds": loops, "ratio": round(best["fps"] / baseline, 2)}
     return report
+
+
+def _config(plan: Plan) -> Config:
+    streams = [
+        {"id": f"bench{i}", "source": plan.source, "pace": "realtime" if plan.paced else "max"}
+        for i in range(plan.streams)
+    ]
+    publish = {"bind": "tcp://127.0.0.1:*", "wait_subscriber": not plan.paced}
+    config = validated({"streams": streams, "engine": {"name": plan.engine}, "publish": publish}, plan.overrides)
+    kind = config.streams[0].parsed.kind
+    if not plan.paced and kind not in ("file", "synthetic"):
+        raise ConfigError(f"{plan.source}: a live source comes at its own rate; add --paced")
+    return config
+
+
+def _stages(config: Config, plan: Plan) -> dict[str, float]:
+    engine = engine_of(config)
+    publisher = Publisher(config.publish, [config.streams[0].name], engine.classes, engine=engine.bundle.identity)
+    try:
+        with sink(publisher.open()):
+            if not publisher.wait_for_subscriber(10):
+                raise EngineError("the benchmark's subscriber did not come within 10 s")
+            return measure(config, engine, publisher, plan.stage_frames)
+    finally:
+        publisher.close(0)
+
+
+def _pipeline(config: Config) -> dict[str, Any]:
+    """One run of the real thing: FPS as the subscriber saw it, CPU, latency, drops."""
+    pipeline = Pipeline(config, give_up_unopened=True)
+    with sink(pipeline.open()) as subscriber:
+        pipeline.publisher.wait_for_subscriber(10)
+        cpu = time.process_time()
+        try:
+            outcome = pipeline.run()
+        finally:
+            pipeline.close()
+        cpu = time.process_time() - cpu
+        messages = subscriber.report()["messages"]
+    if outcome.failed:
+        raise next(iter(outcome.failed.values()))
+    frames = [m for m in messages if m[0] == "labels"]
+    pictures = [m for m in messages if m[0] == "frame"]
+    dropped = sum(sum(s["dropped"].values()) for s in outcome.streams.values())
+    if not (len(frames) == len(pictures) == outcome.published) or (config.publish.wait_subscriber and dropped):
+        raise EngineError(
+            f"no rate is reported while frames are lost: {outcome.published} published, {dropped} dropped, "
+            f"{len(frames)} label maps and {len(pictures)} pictures received"
+        )
+    arrived = sorted(m[4] for m in pictures)
+    latency = sorted(m[5] / 1e6 for m in messages)
+    return {
+        "frames": outcome.published,
+        "fps": round((len(arrived) - 1) / ((arrived[-1] - arrived[0]) / 1e9), 1),
+        "cpu_ms_per_frame": round(1000 * cpu / outcome.published, 2),
+        "latency_ms": {
+            f"p{p}": round(latency[min(len(latency) - 1, len(latency) * p // 100)], 1) for p in (50, 95, 99)
+        },
+        "dropped": {name: s["dropped"] for name, s in outcome.streams.items()},
+    }
+
+
+def _baseline(config: Config) -> float:
+    """FPS of the hand-written loop on the first source's file."""
+    source = config.streams[0].parsed
+    engine = engine_of(config)
+    if source.kind != "file":
+        raise ConfigError("--baseline: the hand-written loop reads files only")
+    frame = next(source_frames(source, ReadOptions()))
+    size = engine.size_for(frame.picture.width, frame.picture.height)
+    loop = Baseline(engine.bundle, source.location, size, config.publish.jpeg_quality)
+    cv2.setNumThreads(-1)  # its own defaults, as a first version would run
+    try:
+        with sink(loop.open()) as subscriber:
+            loop.run(1_000_000, loop.wait_for_subscriber)
+            loop.close()
+            arrived = sorted(m[4] for m in subscriber.report()["messages"] if m[0] == "frame")
+    finally:
+        cv2.setNumThreads(1)
+    return round((len(arrived) - 1) / ((arrived[-1] - arrived[0]) / 1e9), 1)

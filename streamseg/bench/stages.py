@@ -62,10 +62,13 @@ def _chunk(frames: Sequence[Frame], engine: Engine, publisher: Publisher, config
     with clock("mask"):
         for result in results:
             list(encoder.messages(result, lambda topic: topic.startswith("labels/")))
+    sent = sum(publisher.counters.results.values())
     with clock("publish"):
         for result in results:
             publisher.publish(result)
-        publisher.flush()
+        # The hand-over is asynchronous: done when the publisher's own thread has sent the last one.
+        while sum(publisher.counters.results.values()) < sent + len(results):
+            time.sleep(0.0005)
 
 
 class _Stopwatch:

@@ -18,8 +18,8 @@ from streamseg.source import Source
 from streamseg.types import Clock, Frame, StreamState
 
 log = logging.getLogger("streamseg")
-Announce = Callable[[str, StreamState, str, str], None]
-"""(stream, state, reason, detail): called at every change of a stream's state."""
+Announce = Callable[[str, int, StreamState, str, str], None]
+"""(stream, epoch, state, reason, detail): called at every change of a stream's state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +102,14 @@ class StreamReader:
                 if self._stop.is_set():
                     return None
                 if not live:
+                    self._wait_for_last_frame()
                     return self._change("ended", "end-of-file")
                 reason, detail = "lost", f"{self._source.shown}: the stream ended; the camera or server closed it"
             except SourceError as error:
                 reason, detail = error.reason, str(error)
                 if not self._comes_back():
                     self.failed = error
+                    self._wait_for_last_frame()
                     return self._change("failed", reason, detail)
             if time.monotonic() - began > 10:  # it had been running: start the backoff anew
                 pause = self._options.backoff_s[0]
@@ -115,6 +117,11 @@ class StreamReader:
             self._stop.wait(pause * random.uniform(0.8, 1.2))
             pause = min(pause * 2, self._options.backoff_s[1])
         return None
+
+    def _wait_for_last_frame(self) -> None:
+        """So that subscribers hear of the end after the last mask, not before."""
+        while not self._stop.is_set() and not self._metrics.wait_idle(0.2):
+            pass
 
     def _comes_back(self) -> bool:
         if self._source.kind in ("file", "synthetic"):
@@ -183,7 +190,7 @@ class StreamReader:
         if state == self._metrics.state and state != "connecting":
             return
         self._metrics.state = state
-        self._announce(self.stream, state, reason, detail)
+        self._announce(self.stream, self._epoch, state, reason, detail)
 
 
 def open_capture(source: Source, options: ReadOptions, stop: threading.Event) -> Capture:
