@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import pytest
 from clips import Clips, read_number
+from processes import StreamsegCli
 from rtsp_server import RtspServer
 
 StartServer = Callable[..., RtspServer]
@@ -110,3 +111,11 @@ class TestRtspServer:
                 av.open(url, timeout=5)
         with pytest.raises(av.error.HTTPNotFoundError):
             av.open(server.url("/nope"), timeout=5)
+
+
+def test_the_command_line_runs_as_a_process(streamseg_cli: StreamsegCli) -> None:
+    running = streamseg_cli.start("--help")
+    assert running.wait_for_line(r"(\w+) +Run the daemon")[1] == "run"
+    assert running.wait().code == 0
+    with pytest.raises(AssertionError, match="ended with 0 before a line matched"):
+        running.wait_for_line("no such line")
