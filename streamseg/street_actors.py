@@ -141,7 +141,7 @@ def car(kind: str, colour: Rgb, lamps: bool) -> Solid:
              (0, (a[3][2] - b[3][2]) / max(b[3][1] - a[3][1], 0.1), 1))  # fmt: skip
     _wheels(face, hw, length, boxy)
     _lights(face, hw, half, bonnet, belt, tail, lamps, height if boxy else 0.0)
-    _seams(face, hw, belt, bonnet, (gf * length, gb * length, length), boxy)
+    _seams(face, hw, belt, bonnet, colour, (gf * length, gb * length, length), boxy)
     _cabin(face, kind, colour, hw, length, height, belt, (gf, gb, tf, tb))
     return Solid(tuple(faces), np.array(normals, np.float32), np.array(colours, np.float32), length, width, height)
 
@@ -176,10 +176,11 @@ def _lights(face, hw: float, half: float, bonnet: float, belt: float, tail: floa
               (-0.26, sign * (half + 2 * e), y + 0.11)], (225, 222, 190) if sign < 0 else (235, 235, 235), (0, sign, 0.1))  # fmt: skip
 
 
-def _seams(face, hw: float, belt: float, bonnet: float, along: tuple[float, float, float], boxy: bool) -> None:  # type: ignore[no-untyped-def]
+def _seams(face, hw: float, belt: float, bonnet: float, colour: Rgb, along: tuple[float, float, float], boxy: bool) -> None:  # type: ignore[no-untyped-def]
     """Doors, handles, sills, mirrors and the lines of the bonnet."""
     gf, gb, length = along
     dark: Rgb = (22, 22, 24)
+    soft: Rgb = (colour[0] * 0.62, colour[1] * 0.62, colour[2] * 0.62)
     middle = (gf + gb) / 2 + 0.1
     for side in (-1, 1):
         x = side * (hw + 0.004)
@@ -188,14 +189,14 @@ def _seams(face, hw: float, belt: float, bonnet: float, along: tuple[float, floa
         for y in (middle + 0.16, gb + 0.72)[: 1 if boxy else 2]:
             face([(x, y, belt - 0.2), (x, y + 0.19, belt - 0.2), (x, y + 0.19, belt - 0.16), (x, y, belt - 0.16)], (70, 70, 72), (side, 0, 0.1))
         face([(x, -0.2 * length, 0.27), (x, 0.22 * length, 0.27), (x, 0.22 * length, 0.33), (x, -0.2 * length, 0.33)], dark, (side, 0, 0))
-        face([(x, gf - 0.42, belt + 0.02), (x * 1.16, gf - 0.46, belt + 0.04), (x * 1.16, gf - 0.46, belt + 0.18), (x, gf - 0.42, belt + 0.16)],
+        face([(x * 0.9, gf - 0.42, belt + 0.02), (x * 1.13, gf - 0.46, belt + 0.04), (x * 1.13, gf - 0.46, belt + 0.18), (x * 0.9, gf - 0.42, belt + 0.16)],
              (44, 46, 50), (0, -1, 0.1))  # fmt: skip
-        face([(x, gf - 0.4, belt + 0.02), (x * 1.16, gf - 0.4, belt + 0.02), (x * 1.16, gf - 0.36, belt + 0.18), (x, gf - 0.36, belt + 0.18)],
+        face([(x * 0.9, gf - 0.4, belt + 0.02), (x * 1.13, gf - 0.4, belt + 0.02), (x * 1.13, gf - 0.36, belt + 0.18), (x * 0.9, gf - 0.36, belt + 0.18)],
              (44, 46, 50), (0, 1, 0.1))  # fmt: skip
         if not boxy:
             a, b = side * hw * 0.62, side * hw * 0.5
-            face([(a, gf + 0.05, belt + 0.004), (a + side * 0.025, gf + 0.05, belt + 0.004), (b + side * 0.025, 0.46 * length, bonnet - 0.06),
-                  (b, 0.46 * length, bonnet - 0.06)], dark, (0, 0.1, 1))  # fmt: skip
+            face([(a, gf + 0.05, belt + 0.004), (a + side * 0.014, gf + 0.05, belt + 0.004), (b + side * 0.014, 0.46 * length, bonnet - 0.06),
+                  (b, 0.46 * length, bonnet - 0.06)], soft, (0, 0.1, 1))  # fmt: skip
 
 
 def _cabin(

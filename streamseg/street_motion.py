@@ -77,7 +77,7 @@ def flows(plan: Plan) -> tuple[Flow, ...]:
         middle = side.sign * (side.pavement + 1.0 + side.back - 0.3) / 2
         for ahead in (-1, 1):
             ends = (-6.0, 100.0) if ahead > 0 else (100.0, -6.0)
-            out.append(_flow(rng, plan, "person", 1, middle, ends, 5.0, 0.42 * plan.busy, 1.35, ahead))
+            out.append(_flow(rng, plan, "person", 1, middle, ends, 5.0, 0.34 * plan.busy, 1.35, ahead))
     if plan.zebra > 0:
         rng = np.random.default_rng([plan.seed, 60])
         reach = plan.road + 1.4

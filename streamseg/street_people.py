@@ -120,11 +120,12 @@ def shapes(view: View, light: Light, bodies: list[Body], sunlit: list[float]) ->
     shine = np.array(light.ambient, np.float32) * 0.9 + np.array(light.direct, np.float32) * 0.62 * sun
     dark = np.minimum(tones[:, :3] * shine * tones[:, 3:], 255)
     palette, bright = dark.tolist(), np.minimum(dark * 1.13, 255).tolist()
+    large = (np.maximum.reduceat(radius, starts) > 5.0).tolist()
+    ahead = (np.minimum.reduceat(depth, starts) > NEAR).tolist()
     out: list[Shape] = []
     limb = part = 0
-    for body, start, size in zip(bodies, starts, sizes.tolist(), strict=True):
+    for body, start, big, whole in zip(bodies, starts, large, ahead, strict=True):
         shape: Shape = []
-        big = float(radius[start : start + size].max()) > 5.0
         for count, i, _, tone in body.parts:
             if count == 0:
                 points, core = limbs_fixed[limb], cores[limb]
@@ -139,7 +140,7 @@ def shapes(view: View, light: Light, bodies: list[Body], sunlit: list[float]) ->
             if big and tone > 0.72:
                 shape.append((core, bright[part]))
             part += 1
-        out.append(shape if float(depth[start : start + size].min()) > NEAR else [])
+        out.append(shape if whole else [])
     return out
 
 

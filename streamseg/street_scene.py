@@ -260,7 +260,7 @@ def _things(rng: np.random.Generator, side: Side, road: float, end: float, zebra
 
     def add(kind: str, s: float, t: float, size: float) -> None:
         # Nothing may stand right before the lens: it would hide the street.
-        if math.hypot(s - camera.s, t) > (5.5 if kind != "parked" else 4.5):
+        if math.hypot(s - camera.s, t) > (5.5 if kind != "parked" else 7.0):
             things.append(Thing(kind, float(s), float(t), float(size), int(rng.integers(1 << 30))))
 
     if side.parking:

@@ -59,9 +59,9 @@ def shadow_map(plan: Plan, noise: F32) -> F32:
                 line = np.array([foot, foot + (0, thing.size)])
                 cv2.fillConvexPoly(dark, cv2.convexHull(at(np.concatenate([line, line + throw * 1.1]))), (255,))
     blur = cv2.GaussianBlur(dark, (0, 0), 0.12 * SHADOW_PPM).astype(np.float32) / 255
-    ys, xs = np.mod(np.arange(shape[0]) * 2, 512)[:, None], np.mod(np.arange(shape[1]) * 2, 512)[None]
-    leaves = cv2.GaussianBlur(trees, (0, 0), 0.35 * SHADOW_PPM).astype(np.float32) / 255
-    blur = np.maximum(blur, np.clip((leaves * 2.0 - 0.55 + noise[ys, xs] * 0.7) * 1.4, 0, 0.92))
+    ys, xs = np.mod(np.arange(shape[0]) * 5, 512)[:, None], np.mod(np.arange(shape[1]) * 5, 512)[None]
+    leaves = cv2.GaussianBlur(trees, (0, 0), 0.5 * SHADOW_PPM).astype(np.float32) / 255
+    blur = np.maximum(blur, np.clip((leaves * 2.0 - 0.55 + noise[ys, xs] * 0.9) * 1.5, 0, 0.92))
     contact = np.zeros(shape, np.uint8)
     for thing in plan.things:
         if thing.kind == "parked":
