@@ -6,7 +6,7 @@ import errno
 import socket as sockets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ class Outlet:
         self._stack = ExitStack()
         self._socket: zmq.Socket[bytes]
         self._poller = zmq.Poller()
-        self._largest = _QUEUE_BYTES // config.queue_messages
+        self._largest = max(1, _QUEUE_BYTES // config.queue_messages)
         self._last: dict[str, _Topic] = {}
         self.sent: dict[str, int] = {}
         self.bytes = 0
@@ -89,13 +89,19 @@ class Outlet:
 
     def incoming(self) -> Iterator[bytes]:
         """Every subscription message there is."""
-        while True:
-            try:
+        came = False
+        with suppress(zmq.Again):
+            while True:
                 parts = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            if len(parts) == 1:
-                yield parts[0]
+                came = True
+                if len(parts) == 1:
+                    yield parts[0]
+        if came:
+            self._limit_queues()
+
+    def _limit_queues(self) -> None:
+        """Applies to the connections that there are: libzmq gives a new one what was set when the socket was bound."""
+        self._socket.sndhwm = max(4, min(self._config.queue_messages, _QUEUE_BYTES // self._largest))
 
     def send(
         self, topic: str, fields: dict[str, Any], payload: bytes, *, replay: bool = False, retry: Callable[[], bool]
@@ -121,7 +127,7 @@ class Outlet:
     def _put(self, topic: str, fields: dict[str, Any], payload: bytes, retry: Callable[[], bool]) -> bool:
         if len(payload) > self._largest:
             self._largest = len(payload)
-            self._socket.sndhwm = max(4, min(self._config.queue_messages, _QUEUE_BYTES // self._largest))
+            self._limit_queues()
         parts = [topic.encode(), wire.dump_header(fields), payload]
         while True:
             try:
