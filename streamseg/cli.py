@@ -252,27 +252,29 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="A folder with SPLIT/ and SPLITannot/, or a clip (its labels in .npz).")],
     split: Annotated[str, typer.Option(help="Which split of the folder.")] = "test",
     smoothing: Annotated[str | None, typer.Option(help="off or average; clips only.")] = None,
-    backend: Annotated[str, typer.Option(help="auto, openvino, onnxruntime or torch.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="Analyse at this size, not the daemon's.")] = None,
     save_labels: Annotated[
         Path | None, typer.Option(help="Clips: write the label maps, u8 [F,H,W], to this .npz.")
     ] = None,
+    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Accuracy on labelled pictures or clips: per-class IoU, mIoU, pixel accuracy.
 
     streamseg eval street-edge ../shared/data/camvid --split test --json
+    streamseg eval street-edge clip.mp4 --smoothing off --set engine.precision=fp32
     """
     from streamseg import evaluate as evaluation
 
-    options = evaluation.Options(split, smoothing, backend, precision, save_labels)
-    report = evaluation.run(engine, data, options)
+    options = {"engine.name": engine, "engine.size": size and size.split("x"), "smoothing.mode": smoothing}
+    config = configured("synthetic://street", overrides, options)
+    report = evaluation.run(config, data, split, save_labels)
     if as_json:
         return print(json.dumps(report))
-    _table([{"class": name, "IoU": f"{iou:.4f}" if iou is not None else "-"} for name, iou in report["iou"].items()])
-    return print(
-        f"mIoU {report['miou']:.4f}   pixel accuracy {report['pixel_accuracy']:.4f}   ({report['pictures']} pictures)"
-    )
+    if "iou" in report:
+        _table([{"class": name, "IoU": iou} for name, iou in report["iou"].items()])
+        print(f"mIoU {report['miou']:.4f}   pixel accuracy {report['pixel_accuracy']:.4f}")
+    return print(f"{report['pictures']} pictures, {report['engine']}, {report['seconds']} s")
 
 
 @app.command()

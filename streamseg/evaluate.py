@@ -5,33 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 
 from streamseg.accuracy import Confusion
-from streamseg.engine.backends import Precision
-from streamseg.engine.bundle import find
+from streamseg.config import Config
 from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError
 from streamseg.ingest.frames import file_frames
+from streamseg.pipeline import engine_of
 from streamseg.types import U8, Frame, Planes
 
 PICTURES = (".png", ".jpg", ".jpeg")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    split: str = "test"
-    smoothing: Literal["off", "average"] | None = None
-    backend: str = "auto"
-    precision: Precision = "auto"
-    size: tuple[int, int] | None = None
-    """(width, height) to analyse at; None: as the daemon would for pictures of that aspect."""
-    save_labels: Path | None = None
 
 
 class Still:
@@ -50,34 +38,28 @@ class Still:
         raise NotImplementedError("stills are evaluated, not drawn")
 
 
-def run(engine_name: str, data: Path, options: Options) -> dict[str, Any]:
+def run(config: Config, data: Path, split: str, save_labels: Path | None = None) -> dict[str, Any]:
     """{"miou", "pixel_accuracy", "iou": {class: IoU or None}, "pictures", …}. Raises ConfigError, EngineError.
 
-    Everything is analysed at the size that the daemon would choose; pictures each for itself, clips smoothed from frame
-    to frame.
+    `config` chooses engine, backend, precision and smoothing. Everything is analysed at the size that the daemon would
+    choose; pictures each for itself, clips smoothed from frame to frame.
     """
-    bundle = find(engine_name)
-    engine = Engine(
-        bundle,
-        backend=options.backend,
-        precision=options.precision,
-        threads=os.cpu_count() or 1,
-        size=options.size,
-        smoothing=options.smoothing,
-    )
+    engine = engine_of(config, threads=os.cpu_count() or 1)
+    bundle = engine.bundle
     begin = time.monotonic()
+    scored: Confusion | None
     if data.is_dir():
-        confusion, pictures = _pictures(engine, data, options.split)
+        scored, pictures = _pictures(engine, data, split)
     elif data.is_file():
-        confusion, pictures = _clip(engine, data, options.save_labels)
+        scored, pictures = _clip(engine, data, save_labels)
     else:
         raise ConfigError(f"{data}: no such file or folder; give a folder with SPLIT/ and SPLITannot/, or a clip")
     report: dict[str, Any] = {"engine": bundle.identity, "data": str(data), "pictures": pictures}
-    if confusion is not None:
-        iou = [None if np.isnan(v) else round(float(v), 4) for v in confusion.iou()]
+    if scored is not None:
+        iou = [None if np.isnan(v) else round(float(v), 4) for v in scored.iou()]
         report |= {
-            "miou": round(float(confusion.miou()), 4),
-            "pixel_accuracy": round(float(confusion.pixel_accuracy()), 4),
+            "miou": round(scored.miou(), 4),
+            "pixel_accuracy": round(scored.pixel_accuracy(), 4),
             "iou": {c.name: v for c, v in zip(bundle.classes, iou, strict=True)},
         }
     return report | {"seconds": round(time.monotonic() - begin, 2)}

@@ -164,6 +164,8 @@ class Pipeline:
 
     def _announce(self, stream: str, epoch: int, state: StreamState, reason: str, detail: str) -> None:
         level = logging.WARNING if state in ("failed", "reconnecting") else logging.INFO
+        if state == "failed" and len(self._readers) == 1:
+            level = logging.DEBUG  # it ends the run, whose error line says the same
         log.log(level, "%s: %s%s", stream, state, f" ({detail or reason})" if detail or reason else "")
         try:
             self.publisher.event(stream, state, reason, detail, epoch=epoch)
@@ -172,14 +174,14 @@ class Pipeline:
                 raise
 
 
-def engine_of(config: Config) -> Engine:
+def engine_of(config: Config, *, threads: int | None = None) -> Engine:
     """The engine that a configuration asks for. Raises EngineNotFound, EngineError."""
     engine = config.engine
     return Engine(
         find(engine.name),
         backend=engine.backend,
         precision=engine.precision,
-        threads=engine.threads,
+        threads=threads or engine.threads,
         size=engine.size,
         smoothing=config.smoothing.mode,
         strength=config.smoothing.strength,

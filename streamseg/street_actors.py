@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streamseg.street_scene import F32, NEAR, Camera, Light, Rgb
+from streamseg.street_scene import NEAR, Camera, Floats, Light, Rgb
 
 I32 = NDArray[np.int32]
 Shape = list[tuple[I32, tuple[float, float, float]]]
@@ -21,8 +21,8 @@ SHIFT = 4
 class View:
     """A camera ready to project: 3x4 matrix, eye (s, t, y) and focal length in pixels."""
 
-    matrix: F32
-    eye: F32
+    matrix: Floats
+    eye: Floats
     f: float
 
     @classmethod
@@ -41,14 +41,14 @@ def cover(image: NDArray[np.uint8], shape: Shape, value: int) -> None:
         cv2.fillConvexPoly(image, points, (value,), cv2.LINE_8, SHIFT)
 
 
-def project(matrix: F32, points: NDArray[np.floating]) -> tuple[F32, F32]:
+def project(matrix: Floats, points: NDArray[np.floating]) -> tuple[Floats, Floats]:
     """World [n, 3] -> pixels [n, 2] and depth [n]; pixels are meaningless where the depth is below NEAR."""
     homogeneous = points @ matrix[:, :3].T + matrix[:, 3]
     depth = homogeneous[:, 2]
     return homogeneous[:, :2] / np.maximum(depth, 1e-3)[:, None], depth
 
 
-def clip_near(matrix: F32, polygon: NDArray[np.floating]) -> F32:
+def clip_near(matrix: Floats, polygon: NDArray[np.floating]) -> Floats:
     """A world polygon [n, 3] cut at the near plane and projected: pixels [m, 2], m may be 0."""
     h = polygon @ matrix[:, :3].T + matrix[:, 3]
     out = []
@@ -71,9 +71,9 @@ def fixed(points: NDArray[np.floating]) -> I32:
 class Solid:
     """A car at rest at the origin, heading +t: corners of each face [f, n, 3], its normal, colour and shine."""
 
-    faces: tuple[F32, ...]
-    normals: F32
-    colours: F32
+    faces: tuple[Floats, ...]
+    normals: Floats
+    colours: Floats
     length: float
     width: float
     height: float
@@ -99,7 +99,7 @@ def car(kind: str, colour: Rgb, lamps: bool) -> Solid:
     """Builds the faces: bonnet, sides in bands, greenhouse with glass, wheels, lamps, bumpers, plates."""
     length, width, height, belt, bonnet, gf, gb, tf, tb = CAR_KINDS[kind]
     hw, half = width / 2, length / 2
-    faces: list[F32] = []
+    faces: list[Floats] = []
     normals: list[tuple[float, ...]] = []
     colours: list[Rgb] = []
 
@@ -241,7 +241,7 @@ def _cabin(
         face([(-t0, x0, y0), (t0, x0, y0), (t1, x1, y1), (-t1, x1, y1)], colour, (0, n, 1))
 
 
-def lit(light: Light, colours: F32, normals: F32) -> tuple[F32, F32]:
+def lit(light: Light, colours: Floats, normals: Floats) -> tuple[Floats, Floats]:
     """Colours [n, 3] under ambient light alone and what the sun adds, for surface normals [n, 3]."""
     up = normals[:, 2:3]
     ambient = colours * np.array(light.ambient, np.float32) * (0.66 + 0.34 * up)
@@ -255,15 +255,15 @@ class PosedCar:
 
     solid: Solid
     forward: int
-    corners: F32
+    corners: Floats
     counts: tuple[int, ...]
     starts: tuple[int, ...]
-    normals: F32
-    centres: F32
-    ambient: F32
-    direct: F32
-    shadow: F32
-    extent: F32
+    normals: Floats
+    centres: Floats
+    ambient: Floats
+    direct: Floats
+    shadow: Floats
+    extent: Floats
     """The second largest side of each face's box in metres: what is under a pixel is left out."""
 
     @classmethod

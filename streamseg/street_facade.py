@@ -8,20 +8,20 @@ from numpy.typing import NDArray
 
 from streamseg.street_actors import View, clip_near
 from streamseg.street_ground import BUILDING, Canvas, haze
-from streamseg.street_scene import F32, House, Plan, Rgb
+from streamseg.street_scene import Floats, House, Plan, Rgb
 
 DEPTH = 9.0
 """Metres from a front to the back of its house; the ridge runs over the middle."""
 
 
-def _rect(image: F32, ppm: float, x0: float, y0: float, x1: float, y1: float, colour: Rgb | F32) -> None:
+def _rect(image: Floats, ppm: float, x0: float, y0: float, x1: float, y1: float, colour: Rgb | Floats) -> None:
     """Metres from the left and from the ground."""
     h = image.shape[0]
     cv2.rectangle(image, (round(x0 * ppm), round(h - y1 * ppm)), (round(x1 * ppm) - 1, round(h - y0 * ppm) - 1),
                   tuple(float(c) for c in colour), -1)  # fmt: skip
 
 
-def _wall(rng: np.random.Generator, house: House, ppm: float, noise: F32) -> F32:
+def _wall(rng: np.random.Generator, house: House, ppm: float, noise: Floats) -> Floats:
     h, w = max(int(house.height * ppm), 4), max(int(house.length * ppm), 4)
     paint = np.array(house.paint, np.float32)
     tiles = cv2.resize(noise, (256, 256), interpolation=cv2.INTER_AREA)
@@ -37,11 +37,11 @@ def _wall(rng: np.random.Generator, house: House, ppm: float, noise: F32) -> F32
         mortar = (np.mod(y, 0.08) < 0.014) | (np.mod(x / 0.24 + 0.5 * np.mod(row, 2), 1) < 0.06)
         shade = np.where(mortar, 1.12 + 0.04 * fine, shade)
     rise = np.linspace(1.03, 0.9, h, dtype=np.float32)[:, None]
-    out: F32 = paint * (shade * rise)[..., None]
+    out: Floats = paint * (shade * rise)[..., None]
     return out
 
 
-def _window(image: F32, ppm: float, rng: np.random.Generator, box: tuple[float, float, float, float], look: tuple[Rgb, int],
+def _window(image: Floats, ppm: float, rng: np.random.Generator, box: tuple[float, float, float, float], look: tuple[Rgb, int],
             lamps: bool, sky: Rgb) -> None:  # fmt: skip
     x0, y0, x1, y1 = box
     frame, panes = look
@@ -69,7 +69,7 @@ def _window(image: F32, ppm: float, rng: np.random.Generator, box: tuple[float, 
             _rect(image, ppm, x1 - e - w * 0.2, y0 + e, x1 - e, y1 - e, cloth)
 
 
-def _shop(image: F32, ppm: float, rng: np.random.Generator, length: float, lamps: bool, sky: Rgb) -> None:
+def _shop(image: Floats, ppm: float, rng: np.random.Generator, length: float, lamps: bool, sky: Rgb) -> None:
     colour = np.array([(40, 70, 60), (120, 36, 36), (30, 44, 80), (40, 40, 42), (196, 180, 140), (170, 90, 30), (90, 110, 120)][int(rng.integers(7))],
                       np.float32)  # fmt: skip
     _rect(image, ppm, 0.1, 0, length - 0.1, 3.5, colour * 0.8)
@@ -104,7 +104,7 @@ def _shop(image: F32, ppm: float, rng: np.random.Generator, length: float, lamps
         _rect(image, ppm, 0.2, 2.45, length - 0.2, 2.9, np.minimum(colour * 1.7 + 30, 240))
 
 
-def front(house: House, ppm: float, noise: F32, lamps: bool, sky: Rgb) -> F32:
+def front(house: House, ppm: float, noise: Floats, lamps: bool, sky: Rgb) -> Floats:
     """The flat front: f32 [height * ppm, length * ppm, 3], top row first, before light falls on it."""
     rng = np.random.default_rng(house.seed)
     image = _wall(rng, house, ppm, noise)
@@ -145,7 +145,7 @@ def front(house: House, ppm: float, noise: F32, lamps: bool, sky: Rgb) -> F32:
 
 
 def _office(
-    image: F32, ppm: float, rng: np.random.Generator, house: House, storey: float, lamps: bool, sky: Rgb
+    image: Floats, ppm: float, rng: np.random.Generator, house: House, storey: float, lamps: bool, sky: Rgb
 ) -> None:
     storey += 0.5
     glassy = "glass" in house.style
@@ -168,13 +168,13 @@ def _office(
         floor += storey
 
 
-def _quad(house: House) -> tuple[F32, F32, F32]:
+def _quad(house: House) -> tuple[Floats, Floats, Floats]:
     """Corner, and the directions of its length and height."""
     along = np.array((1, 0, 0) if house.axis == 0 else (0, 1, 0), np.float32)
     return np.array([house.s, house.t, 0], np.float32), along, np.array([0, 0, 1], np.float32)
 
 
-def draw_house(canvas: Canvas, plan: Plan, view: View, house: House, noise: F32) -> None:
+def draw_house(canvas: Canvas, plan: Plan, view: View, house: House, noise: Floats) -> None:
     """The front, its roof and its side walls, from far to near."""
     corner, along, up = _quad(house)
     inward = np.array((0, -house.facing, 0) if house.axis == 0 else (-house.facing, 0, 0), np.float32)
@@ -231,7 +231,7 @@ def draw_house(canvas: Canvas, plan: Plan, view: View, house: House, noise: F32)
                (house.length, house.height), -inward)  # fmt: skip
 
 
-def _density(view: View, corner: F32, along: F32, length: float, height: float) -> float:
+def _density(view: View, corner: Floats, along: Floats, length: float, height: float) -> float:
     """Texture pixels a metre which match the picture at the nearest visible point; 0 when nothing is visible."""
     points = corner + along * np.linspace(0, length, 5, dtype=np.float32)[:, None]
     depth = (points + (0, 0, height / 2)) @ view.matrix[2, :3] + view.matrix[2, 3]
@@ -240,8 +240,8 @@ def _density(view: View, corner: F32, along: F32, length: float, height: float) 
     return float(np.clip(1.1 * view.f / max(float(depth[depth > 0.5].min()), 5.0), 4, 52))
 
 
-def _place(canvas: Canvas, plan: Plan, view: View, texture: F32, ppm: float, frame: tuple[F32, F32, F32], size: tuple[float, float],
-           normal: F32, gable: float = 0.0) -> None:  # fmt: skip
+def _place(canvas: Canvas, plan: Plan, view: View, texture: Floats, ppm: float, frame: tuple[Floats, Floats, Floats], size: tuple[float, float],
+           normal: Floats, gable: float = 0.0) -> None:  # fmt: skip
     """Lights a flat texture and lays it over the canvas where the camera sees it."""
     origin, u, v = frame
     length, height = size

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamseg.street_actors import CAR_PAINTS, PosedCar, Shape, View, car, clip_near, cover, fixed, paint, project
 from streamseg.street_ground import CAR, FENCE, POLE, SIGN, TREE, Canvas, haze
-from streamseg.street_scene import F32, Plan, Rgb, Thing
+from streamseg.street_scene import Floats, Plan, Rgb, Thing
 
 
 def crown(rng: np.random.Generator, sun_right: float) -> NDArray[np.float32]:
@@ -45,7 +45,7 @@ def crown(rng: np.random.Generator, sun_right: float) -> NDArray[np.float32]:
     return np.stack([np.clip(shade, 0.12, 1.7), alpha], -1).astype(np.float32)
 
 
-def _stamp(canvas: Canvas, plan: Plan, sprite: NDArray[np.float32], centre: F32, size: tuple[float, float], tint: F32, depth: float,
+def _stamp(canvas: Canvas, plan: Plan, sprite: NDArray[np.float32], centre: Floats, size: tuple[float, float], tint: Floats, depth: float,
            label: int, order: float) -> None:  # fmt: skip
     w, h = max(int(size[0]), 3), max(int(size[1]), 3)
     if w > 4000 or h > 4000:
@@ -67,7 +67,7 @@ def _stamp(canvas: Canvas, plan: Plan, sprite: NDArray[np.float32], centre: F32,
 class Furniture:
     """Draws standing things onto the canvas, one after the other from the back."""
 
-    def __init__(self, canvas: Canvas, plan: Plan, view: View, noise: F32) -> None:
+    def __init__(self, canvas: Canvas, plan: Plan, view: View, noise: Floats) -> None:
         self.canvas, self.plan, self.view, self.noise = canvas, plan, view, noise
         light = plan.light
         self.tone = np.array(light.ambient, np.float32) * 0.85 + np.array(light.direct, np.float32) * 0.6
@@ -181,15 +181,17 @@ class Furniture:
         up = np.array([(0, 1), (0.92, -0.6), (-0.92, -0.6)])
         square = np.array([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)])
         r = rng.uniform(0.32, 0.42)
+        red: Rgb
         red, white, blue, black = (196, 28, 34), (240, 240, 236), (22, 78, 160), (30, 30, 30)
-        plates: list[tuple[NDArray[np.floating], Rgb]] = [
+        designs: list[list[tuple[NDArray[np.floating], Rgb]]] = [
             [(disc, red), (disc * 0.76, white), (square * (0.3, 0.34), black)],
             [(up, red), (up * 0.62 + (0, -0.03), white), (square * (0.08, 0.25) - (0, 0.1), black)],
             [(disc, blue), (square * (0.16, 0.62), white)],
             [(square, blue), (square * 0.5, white)],
             [(square * (1.5, 0.55), (30, 96, 60)), (square * (1.2, 0.14), white)],
             [(disc, red), (square * (0.8, 0.2), white)],
-        ][int(rng.integers(6))]
+        ]
+        plates = designs[int(rng.integers(6))]
         shape: Shape = []
         for points, colour in plates:
             shape += self.board(thing.s, thing.t - 0.05, thing.size + 0.35, points * r, colour)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streamseg.street_scene import F32, Plan, Side
+from streamseg.street_scene import Floats, Plan, Side
 
 SHADOW_PPM = 12
 SHADOW_S, SHADOW_T = 40.0, 20.0
@@ -23,7 +23,7 @@ class Canvas:
 
     rgb: NDArray[np.uint8]
     labels: NDArray[np.uint8]
-    order: F32
+    order: Floats
 
     def put(self, mask: NDArray[np.uint8], x: int, y: int, label: int, order: float) -> None:
         h, w = mask.shape
@@ -32,7 +32,7 @@ class Canvas:
         self.order[y : y + h, x : x + w][on] = order
 
 
-def noise_tile(rng: np.random.Generator, size: int = 512, octaves: tuple[int, ...] = (4, 8, 16, 32, 64, 128)) -> F32:
+def noise_tile(rng: np.random.Generator, size: int = 512, octaves: tuple[int, ...] = (4, 8, 16, 32, 64, 128)) -> Floats:
     """Fractal noise, about -1..1, which repeats without a seam: f32 [size, size]."""
     tile = np.zeros((size, size), np.float32)
     for i, n in enumerate(octaves):
@@ -41,31 +41,32 @@ def noise_tile(rng: np.random.Generator, size: int = 512, octaves: tuple[int, ..
         scale = size // n
         big = cv2.resize(wrapped, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         tile += big[2 * scale : -2 * scale, 2 * scale : -2 * scale] * (0.62**i)
-    return np.clip(tile / (2.2 * tile.std()), -1.5, 1.5)
-
-
-def wrap(x: F32, period: float) -> F32:
-    """x modulo the period; five times as fast as np.mod."""
-    out: F32 = x - np.floor(x * np.float32(1 / period)) * np.float32(period)
+    out: Floats = np.clip(tile / (2.2 * tile.std()), -1.5, 1.5)
     return out
 
 
-def sample(tile: F32, u: F32, v: F32, frequency: float) -> F32:
+def wrap(x: Floats, period: float) -> Floats:
+    """x modulo the period; five times as fast as np.mod."""
+    out: Floats = x - np.floor(x * np.float32(1 / period)) * np.float32(period)
+    return out
+
+
+def sample(tile: Floats, u: Floats, v: Floats, frequency: float) -> Floats:
     """The tile at (u, v) metres, `frequency` texels a metre, repeated for ever."""
     n = tile.shape[0]
     x, y = wrap(u * np.float32(frequency), n), wrap(v * np.float32(frequency), n)
-    out: F32 = cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    out: Floats = cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     return out
 
 
-def band(x: F32, centre: float, half: float, foot: F32) -> F32:
+def band(x: Floats, centre: float, half: float, foot: Floats) -> Floats:
     """How much of a pixel of width `foot` a stripe covers: 0..1, smooth at its edges."""
-    return np.clip((half + foot / 2 - np.abs(x - centre)) / np.maximum(foot, 1e-4), 0, 1) * np.minimum(
-        1, 2 * half / foot
-    )
+    covered = np.clip((half + foot / 2 - np.abs(x - centre)) / np.maximum(foot, 1e-4), 0, 1)
+    out: Floats = covered * np.minimum(1, 2 * half / foot)
+    return out
 
 
-def sky(canvas: Canvas, plan: Plan, noise: F32) -> None:
+def sky(canvas: Canvas, plan: Plan, noise: Floats) -> None:
     h, w = canvas.labels.shape
     camera, light = plan.camera, plan.light
     axes = camera.axes()
@@ -89,15 +90,16 @@ def sky(canvas: Canvas, plan: Plan, noise: F32) -> None:
     canvas.order[:] = 1e9
 
 
-def haze(colour: F32, depth: F32 | float, plan: Plan) -> F32:
+def haze(colour: Floats, depth: Floats | float, plan: Plan) -> Floats:
     """Distant things fade to the colour of the horizon."""
     amount = 1 - np.exp(-np.asarray(depth, np.float32) / plan.light.haze_m)
     if amount.ndim:
         amount = amount[..., None]
-    return colour + (np.array(plan.light.horizon, np.float32) - colour) * (amount * 0.85)
+    out: Floats = colour + (np.array(plan.light.horizon, np.float32) - colour) * (amount * 0.85)
+    return out
 
 
-def ground(canvas: Canvas, plan: Plan, noise: F32, grit: F32, shadow: F32) -> None:
+def ground(canvas: Canvas, plan: Plan, noise: Floats, grit: Floats, shadow: Floats) -> None:
     """Road with its markings, kerbs, pavement slabs and what grows behind them, lit and shadowed."""
     h, w = canvas.labels.shape
     camera, light = plan.camera, plan.light
@@ -143,24 +145,24 @@ def ground(canvas: Canvas, plan: Plan, noise: F32, grit: F32, shadow: F32) -> No
 class Area:
     """Ground under some pixels: where it is in metres, and how much of s and t one pixel spans; all f32 [h, w]."""
 
-    s: F32
-    t: F32
-    fs: F32
-    ft: F32
-    noise: F32
-    grit: F32
+    s: Floats
+    t: Floats
+    fs: Floats
+    ft: Floats
+    noise: Floats
+    grit: Floats
 
     def crop(self, box: tuple[slice, slice]) -> Area:
         return Area(self.s[box], self.t[box], self.fs[box], self.ft[box], self.noise, self.grit)
 
-    def grain(self, frequency: float, amplitude: float) -> F32:
+    def grain(self, frequency: float, amplitude: float) -> Floats:
         """Texture that fades where a pixel spans many of its texels."""
         fine = frequency > 15
         fade = (self.fs + self.ft) * np.float32(frequency / (1.5 if fine else 6))
         return sample(self.grit if fine else self.noise, self.s, self.t, frequency) * (np.float32(amplitude) / (1 + fade * fade))
 
 
-def _surface(plan: Plan, area: Area, labels: NDArray[np.uint8]) -> F32:
+def _surface(plan: Plan, area: Area, labels: NDArray[np.uint8]) -> Floats:
     rng = np.random.default_rng([plan.seed, 7])
     s, t, fs, ft, grain = area.s, area.t, area.fs, area.ft, area.grain
     tone = rng.uniform(78, 122)
@@ -196,7 +198,7 @@ def _surface(plan: Plan, area: Area, labels: NDArray[np.uint8]) -> F32:
     return colour
 
 
-def _markings(plan: Plan, rng: np.random.Generator, s: F32, t: F32, a: F32, fs: F32, ft: F32) -> F32:
+def _markings(plan: Plan, rng: np.random.Generator, s: Floats, t: Floats, a: Floats, fs: Floats, ft: Floats) -> Floats:
     dash, gap = float(rng.uniform(1.5, 4)), float(rng.uniform(2, 6))
     dashes = band(wrap(t, dash + gap), dash / 2, dash / 2, ft)
     paint = band(s, 0, 0.06, fs) * dashes
@@ -218,7 +220,7 @@ def _markings(plan: Plan, rng: np.random.Generator, s: F32, t: F32, a: F32, fs: 
     return paint * (a < plan.road)
 
 
-def _beside(plan: Plan, side: Side, whole: Area, colour: F32, labels: NDArray[np.uint8]) -> None:
+def _beside(plan: Plan, side: Side, whole: Area, colour: Floats, labels: NDArray[np.uint8]) -> None:
     """Kerb, pavement and lawn of one side, painted into colour and labels in place."""
     rng = np.random.default_rng([plan.seed, 8])
     slab = float(rng.choice([0.45, 0.6, 0.9, 40.0]))

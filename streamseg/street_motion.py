@@ -72,9 +72,9 @@ def flows(plan: Plan) -> tuple[Flow, ...]:
                 ahead,
             )
         )
-    for side in plan.sides:
-        rng = np.random.default_rng([plan.seed, 40 + side.sign])
-        middle = side.sign * (side.pavement + 1.0 + side.back - 0.3) / 2
+    for edge in plan.sides:
+        rng = np.random.default_rng([plan.seed, 40 + edge.sign])
+        middle = edge.sign * (edge.pavement + 1.0 + edge.back - 0.3) / 2
         for ahead in (-1, 1):
             ends = (-6.0, 100.0) if ahead > 0 else (100.0, -6.0)
             out.append(_flow(rng, plan, "person", 1, middle, ends, 5.0, 0.34 * plan.busy, 1.35, ahead))

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from streamseg.street_actors import Shape, View, fixed, project
-from streamseg.street_scene import F32, NEAR, Light, Rgb
+from streamseg.street_scene import NEAR, Floats, Light, Rgb
 
 SKIN: tuple[Rgb, ...] = ((224, 178, 150), (206, 156, 124), (150, 104, 78), (98, 68, 52))
 HAIR: tuple[Rgb, ...] = ((40, 30, 26), (70, 48, 34), (150, 116, 70), (120, 118, 116), (24, 22, 24))
@@ -50,7 +50,7 @@ class Person:
                    bool(rng.random() < 0.5), float(rng.uniform(1.25, 1.5)))  # fmt: skip
 
 
-def _capsules(p0: F32, p1: F32, r0: F32, r1: F32) -> F32:
+def _capsules(p0: Floats, p1: Floats, r0: Floats, r1: Floats) -> Floats:
     """Tapered limbs in the picture: [n, 2] ends and [n] radii in pixels -> polygons [n, 10, 2]."""
     d = p1 - p0
     length = np.linalg.norm(d, axis=1, keepdims=True)
@@ -201,7 +201,7 @@ def walker(person: Person, s: float, t: float, heading: tuple[float, float], wal
         body.hull(pack, (60, 62, 66), 0.85)
     low = hip - 0.02 - person.coat * k
     wide = 0.1 + 0.05 * (person.coat > 0.2)
-    body.hull([((0, -0.17 * k * g, shoulder), 0.075 * k), ((0, 0.17 * k * g, shoulder), 0.075 * k), ((0, -wide * k * g, low), 0.085 * k * g),
+    body.hull([((0, -0.15 * k * g, shoulder), 0.075 * k), ((0, 0.15 * k * g, shoulder), 0.075 * k), ((0, 0, shoulder + 0.04), 0.07 * k), ((0, -wide * k * g, low), 0.085 * k * g),
                ((0, wide * k * g, low), 0.085 * k * g)], person.top)  # fmt: skip
     if person.bag == "pack" and away:
         body.hull(pack, (60, 62, 66))
@@ -259,9 +259,9 @@ def cyclist(
         body.limb((hip[0], y, hip[1]), (knee[0], y, knee[1]), 0.09, 0.065, person.legs, tone)
 
     leg(-near)
-    for a, b in (((-0.52, 0.34), crank), (crank, (-0.22, 0.9)), (crank, (0.36, 0.82)), ((-0.22, 0.8), (0.36, 0.86)), ((0.52, 0.34), (0.38, 0.98)),
+    for p, q in (((-0.52, 0.34), crank), (crank, (-0.22, 0.9)), (crank, (0.36, 0.82)), ((-0.22, 0.8), (0.36, 0.86)), ((0.52, 0.34), (0.38, 0.98)),
                  ((-0.52, 0.34), (-0.2, 0.78))):  # fmt: skip
-        body.limb((a[0], 0, a[1]), (b[0], 0, b[1]), 0.016, 0.016, frame, 0.7)
+        body.limb((p[0], 0, p[1]), (q[0], 0, q[1]), 0.016, 0.016, frame, 0.7)
     body.limb((0.38, -0.24, 1.0), (0.38, 0.24, 1.0), 0.02, 0.02, dark, 0.7)
     leg(near)
     body.hull(

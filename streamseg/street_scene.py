@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Rgb = tuple[float, float, float]
 NEAR = 0.35
 """Nothing closer than this many metres is drawn."""
@@ -33,16 +34,17 @@ class Camera:
     def scaled(self, factor: int) -> Camera:
         return Camera(self.s, self.y, self.yaw, self.pitch, self.f * factor, self.width * factor, self.height * factor)
 
-    def axes(self) -> F32:
+    def axes(self) -> Floats:
         """Rows: right, down, forward, each (s, t, y)."""
         cy, sy, cp, sp = math.cos(self.yaw), math.sin(self.yaw), math.cos(self.pitch), math.sin(self.pitch)
         return np.array([[cy, -sy, 0], [-sy * sp, -cy * sp, -cp], [sy * cp, cy * cp, -sp]], np.float32)
 
-    def matrix(self) -> F32:
+    def matrix(self) -> Floats:
         """The 3x4 projection of (s, t, y, 1) to (x, y, 1) * depth."""
         k = np.array([[self.f, 0, (self.width - 1) / 2], [0, self.f, (self.height - 1) / 2], [0, 0, 1]], np.float32)
         axes = self.axes()
-        return (k @ np.hstack([axes, -axes @ np.array([[self.s], [0], [self.y]], np.float32)])).astype(np.float32)
+        out: Floats = k @ np.hstack([axes, -axes @ np.array([[self.s], [0], [self.y]], np.float32)])
+        return out.astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,11 @@ def _light(rng: np.random.Generator) -> Light:
     }[name]
     gain = rng.uniform(0.85, 1.08)
     tint = np.array([1 + rng.normal(0, 0.025), 1.0, 1 + rng.normal(0, 0.03)]) * gain
-    scale = lambda c: tuple(float(v) for v in np.multiply(c, tint))  # noqa: E731
+
+    def scale(colour: Rgb) -> Rgb:
+        r, g, b = (float(v) for v in np.multiply(colour, tint))
+        return (r, g, b)
+
     return Light(name, sun, scale(ambient), scale(direct), scale(zenith), scale(horizon), clouds,
                  haze * rng.uniform(0.7, 1.4), name == "dusk", float(rng.uniform(1.2, 3.0) + (name == "dusk") * 1.5))  # fmt: skip
 

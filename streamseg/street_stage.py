@@ -46,7 +46,8 @@ class Stage:
         rgb, labels, order = canvas.rgb, canvas.labels, canvas.order
         if scale > 1:
             rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
-            labels, order = (np.ascontiguousarray(a[scale // 2 :: scale, scale // 2 :: scale]) for a in (labels, order))
+            middle = (slice(scale // 2, None, scale),) * 2
+            labels, order = np.ascontiguousarray(labels[middle]), np.ascontiguousarray(order[middle])
         else:
             rgb = cv2.GaussianBlur(rgb, (3, 3), 0.55)
         gain = _exposure(rgb, self.plan.seed, self.plan.light.lamps)

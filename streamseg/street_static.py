@@ -12,10 +12,10 @@ from streamseg.street_actors import View
 from streamseg.street_facade import draw_house
 from streamseg.street_furniture import Furniture
 from streamseg.street_ground import SHADOW_PPM, SHADOW_S, SHADOW_T, Canvas, ground, noise_tile, sky
-from streamseg.street_scene import F32, Plan
+from streamseg.street_scene import Floats, Plan
 
 
-def shadow_map(plan: Plan, noise: F32) -> F32:
+def shadow_map(plan: Plan, noise: Floats) -> Floats:
     """How much of the sun reaches the ground: f32 in steps of 1/SHADOW_PPM m from (-SHADOW_S, -SHADOW_T)."""
     shape = (int((plan.end + SHADOW_T) * SHADOW_PPM), int(2 * SHADOW_S * SHADOW_PPM))
     dark = np.zeros(shape, np.uint8)
@@ -23,7 +23,8 @@ def shadow_map(plan: Plan, noise: F32) -> F32:
     throw = np.array(sun[:2]) / -max(sun[2], 0.12)
 
     def at(points: NDArray[np.floating]) -> NDArray[np.int32]:
-        return np.rint((points + (SHADOW_S, SHADOW_T)) * SHADOW_PPM).astype(np.int32)
+        out: NDArray[np.int32] = np.rint((points + (SHADOW_S, SHADOW_T)) * SHADOW_PPM).astype(np.int32)
+        return out
 
     soft = plan.light.direct[0] < 0.1
     trees = np.zeros(shape, np.uint8)
@@ -70,11 +71,11 @@ def shadow_map(plan: Plan, noise: F32) -> F32:
                 contact, cv2.convexHull(at(np.concatenate([box, box + throw * 0.55 * (not soft)]))), (255,)
             )
     near = cv2.GaussianBlur(contact, (0, 0), (0.5 if soft else 0.18) * SHADOW_PPM).astype(np.float32) / 255
-    out: F32 = np.maximum(1 - blur, 0) * (1 - (0.75 if not soft else 0.5) * near) - (0.5 if soft else 0.2) * near
+    out: Floats = np.maximum(1 - blur, 0) * (1 - (0.75 if not soft else 0.5) * near) - (0.5 if soft else 0.2) * near
     return out
 
 
-def still(plan: Plan, scale: int) -> tuple[Canvas, F32]:
+def still(plan: Plan, scale: int) -> tuple[Canvas, Floats]:
     """Draws all that never moves, `scale` times as large, and the shadow map."""
     camera = plan.camera.scaled(scale)
     big = Plan(**{f: getattr(plan, f) for f in plan.__dataclass_fields__} | {"camera": camera})

@@ -186,7 +186,7 @@ def _baseline(config: Config) -> float:
         with sink(loop.open()) as subscriber:
             loop.run(1_000_000, loop.wait_for_subscriber)
             loop.close()
-            arrived = sorted(m[4] for m in subscriber.report()["messages"] if m[0] == "frame")
+            arrived: list[int] = sorted(m[4] for m in subscriber.report()["messages"] if m[0] == "frame")
     finally:
         cv2.setNumThreads(1)
     return round((len(arrived) - 1) / ((arrived[-1] - arrived[0]) / 1e9), 1)

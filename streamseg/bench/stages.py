@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 
@@ -27,7 +27,7 @@ def measure(config: Config, engine: Engine, publisher: Publisher, frames: int) -
     subscriber to everything measured; its share is what sending costs beyond the encoding measured before.
     """
     stream = config.streams[0]
-    source = source_frames(stream.parsed, ReadOptions(decode_threads=1), stream.name)
+    source: Generator[Frame] = source_frames(stream.parsed, ReadOptions(decode_threads=1), stream.name)
     clock = _Stopwatch()
     done = 0
     with closing(source):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from streamseg.ingest.reader import ReadOptions, media_time, open_capture
@@ -12,12 +12,12 @@ from streamseg.source import Source, parse
 from streamseg.types import Frame
 
 
-def file_frames(path: Path) -> Iterator[Frame]:
+def file_frames(path: Path) -> Generator[Frame]:
     """Every frame of a file, as the daemon's ingest would deliver it. Raises ConfigError, SourceError."""
     yield from source_frames(parse(str(path)), ReadOptions())
 
 
-def source_frames(source: Source, options: ReadOptions, stream: str = "file") -> Iterator[Frame]:
+def source_frames(source: Source, options: ReadOptions, stream: str = "file") -> Generator[Frame]:
     capture = open_capture(source, options, threading.Event())
     media_ns = -1
     try:

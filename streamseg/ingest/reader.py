@@ -146,12 +146,9 @@ class StreamReader:
                 if captured.picture is None:
                     self._metrics.drop("corrupt")
                     continue
-                if size not in ((0, 0), (captured.picture.width, captured.picture.height)):
-                    self._state_key += 1
-                    self._announce(
-                        self.stream, "running", "size-changed", f"{captured.picture.width}x{captured.picture.height}"
-                    )
-                size = captured.picture.width, captured.picture.height
+                before, size = size, (captured.picture.width, captured.picture.height)
+                if before not in ((0, 0), size):
+                    self._resized(size)
                 media_ns = media_time(captured, capture, media_ns)
                 if not gate.passes(media_ns):
                     self._metrics.drop("fps")
@@ -165,6 +162,10 @@ class StreamReader:
             return capture.live
         finally:
             capture.close()
+
+    def _resized(self, size: tuple[int, int]) -> None:
+        self._state_key += 1
+        self._announce(self.stream, self._epoch, "running", "size-changed", f"{size[0]}x{size[1]}")
 
     def _hand_over(self, captured: Captured, number: int, media_ns: int, clock: Clock, *, live: bool) -> None:
         assert captured.picture is not None

@@ -24,7 +24,7 @@ def export_network(model: nn.Module, path: Path) -> None:
 
     Raises EngineError when ONNX Runtime's answer differs from torch's by more than `TOLERANCE`.
     """
-    model = copy.deepcopy(model).float().eval()
+    model = copy.deepcopy(model).cpu().float().eval()
     for name in [n for n, _ in model.named_children() if n.startswith("aux")]:
         delattr(model, name)
     part = path.with_name(path.name + ".part")
