@@ -290,6 +290,34 @@ def train(
     raise NotImplementedError
 
 
+@bench_app.command("pipeline")
+def bench_pipeline(
+    source: Annotated[str, typer.Argument(help="A file, or synthetic://street?pace=max&frames=500.")],
+    engine: Annotated[str, typer.Option(help="An engine's name or folder.")] = "street-edge",
+    streams: Annotated[int, typer.Option(min=1, help="Copies of the source, side by side.")] = 1,
+    paced: Annotated[bool, typer.Option("--paced", help="Play each at its own rate instead of flat out.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions; the median one is reported.")] = 3,
+    stage_frames: Annotated[int, typer.Option(min=1, help="Frames over which each stage alone is timed.")] = 200,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Alternate with the loop one would write by hand.")
+    ] = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """The whole pipeline against the sum of its stages' CPU time, with one subscriber to pictures and label maps.
+
+    bound = cores / (CPU seconds that the stages need alone, one thread each); efficiency = FPS / bound.
+
+        streamseg bench pipeline clip-1080p.mp4 --baseline
+        streamseg bench pipeline "synthetic://street?fps=25&frames=500" --paced
+    """
+    from streamseg.bench import pipeline as bench
+
+    plan = bench.Plan(source, engine, streams, paced, rounds, stage_frames, baseline, tuple(overrides or ()))
+    report = bench.run(plan, lambda line: print(line, file=sys.stderr))
+    print(json.dumps(report) if as_json else bench.text(report))
+
+
 def _table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table

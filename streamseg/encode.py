@@ -31,8 +31,16 @@ class Encoded:
 class Encoder:
     """`messages` of a result, made one by one as they are asked for. Thread-safe."""
 
-    def __init__(self, classes: Sequence[ClassInfo], *, encoding: wire.Encoding, jpeg_quality: int) -> None:
-        """`encoding` coco-rle, which knows masks only, gives label maps as deflate."""
+    def __init__(
+        self,
+        classes: Sequence[ClassInfo],
+        *,
+        encoding: wire.Encoding,
+        jpeg_quality: int,
+        undrawn: frozenset[int] = frozenset(),
+    ) -> None:
+        """`encoding` coco-rle, which knows masks only, gives label maps as deflate; `undrawn`: see overlay.annotate."""
+        self._undrawn = undrawn
         self._classes = tuple(classes)
         self._mask_encoding: wire.Encoding = encoding
         self._labels_encoding: wire.Encoding = "deflate" if encoding == "coco-rle" else encoding
@@ -46,7 +54,7 @@ class Encoder:
     def messages(self, result: Result, wants: Wants) -> Iterator[Encoded]:
         """The messages of `result` on the topics that `wants` says yes to; nothing is computed for the others."""
         stream = result.frame.stream
-        pictures = _Pictures(result, self._classes, self._quality)
+        pictures = _Pictures(result, self._classes, self._quality, self._undrawn)
         for each in self._classes:
             topic = f"mask/{each.name}/{stream}/"
             if wants(topic):

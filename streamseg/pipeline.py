@@ -56,6 +56,7 @@ class Pipeline:
             list(self.metrics),
             self.engine.classes,
             engine=self.engine.bundle.identity,
+            undrawn=self.engine.bundle.undrawn,
             status=lambda: {name: m.snapshot() for name, m in self.metrics.items()},
         )
         self._inbox = Inbox(size_key=self._size)

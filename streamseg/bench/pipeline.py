@@ -190,3 +190,22 @@ def _baseline(config: Config) -> float:
     finally:
         cv2.setNumThreads(1)
     return round((len(arrived) - 1) / ((arrived[-1] - arrived[0]) / 1e9), 1)
+
+
+def text(report: dict[str, Any]) -> str:
+    """The report for people."""
+    stages = "   ".join(f"{stage} {ms:.2f}" for stage, ms in report["stages_ms"].items())
+    latency = "   ".join(f"{name} {ms:.1f}" for name, ms in report["latency_ms"].items())
+    lines = [
+        f"{report['streams']} x {report['source']}, {report['frames']} frames, {report['cores']} cores; decode, overlay and JPEG on",
+        f"stages alone (CPU ms a frame)   {stages}   sum {sum(report['stages_ms'].values()):.2f}",
+        f"pipeline   {report['fps']:.1f} FPS of {report['bound_fps']:.1f} possible: efficiency {report['efficiency']:.2f}"
+        f"   ({report['cpu_ms_per_frame']:.2f} CPU ms a frame; rounds {report['fps_rounds']})",
+        f"latency, capture to message (ms)   {latency}",
+    ]
+    if "ratio" in report:
+        lines.append(
+            f"hand-written loop   {report['baseline_fps']:.1f} FPS (rounds {report['baseline_rounds']}):"
+            f" the pipeline is {report['ratio']:.2f}x as fast"
+        )
+    return "\n".join(lines)

@@ -75,7 +75,7 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self.classes = tuple(ClassInfo(i, c.name, c.colour) for i, c in enumerate(manifest.classes))
-        self.drawn = frozenset(i for i, c in enumerate(manifest.classes) if c.draw)
+        self.undrawn = frozenset(i for i, c in enumerate(manifest.classes) if not c.draw)
 
     def __repr__(self) -> str:
         return f"Bundle({self.identity}, {len(self.classes)} classes)"

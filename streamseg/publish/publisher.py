@@ -61,11 +61,12 @@ class Publisher:
         classes: Sequence[ClassInfo],
         *,
         engine: str,
+        undrawn: frozenset[int] = frozenset(),
         status: Status | None = None,
     ) -> None:
         """`status` gives {stream: {state, fps, frames, dropped}} for the heartbeat, called in the publisher thread."""
         self._config = config
-        self._encoder = Encoder(classes, encoding=config.encoding, jpeg_quality=config.jpeg_quality)
+        self._encoder = Encoder(classes, encoding=config.encoding, jpeg_quality=config.jpeg_quality, undrawn=undrawn)
         self._topics = {stream: [*self._encoder.topics(stream), wire.topic("event", stream)] for stream in streams}
         self._news = News(self._topics, engine, status or dict)
         known = (topic for topics in self._topics.values() for topic in topics)
