@@ -95,8 +95,9 @@ class Encoder:
 class _Pictures:
     """The JPEGs of one result; its planes are fetched once for both kinds."""
 
-    def __init__(self, result: Result, classes: Sequence[ClassInfo], quality: int) -> None:
+    def __init__(self, result: Result, classes: Sequence[ClassInfo], quality: int, undrawn: frozenset[int]) -> None:
         self._result = result
+        self._undrawn = undrawn
         self._classes = classes
         self._quality = quality
 
@@ -105,13 +106,15 @@ class _Pictures:
         return self._result.frame.picture.planes()
 
     def plain(self) -> bytes:
-        return _jpeg(overlay.full_range(self._planes), self._quality)
+        return jpeg(overlay.full_range(self._planes), self._quality)
 
     def annotated(self) -> bytes:
-        return _jpeg(overlay.annotate(self._planes, self._result.labels, self._classes), self._quality)
+        drawn = overlay.annotate(self._planes, self._result.labels, self._classes, undrawn=self._undrawn)
+        return jpeg(drawn, self._quality)
 
 
-def _jpeg(planes: Planes, quality: int) -> bytes:
+def jpeg(planes: Planes, quality: int) -> bytes:
+    """A full-range picture as a JPEG (4:2:0), straight from its planes; `quality` 1..100."""
     data: bytes = simplejpeg.encode_jpeg_yuv_planes(planes.y, planes.u, planes.v, quality)
     return data
 

@@ -197,10 +197,11 @@ def text(report: dict[str, Any]) -> str:
     stages = "   ".join(f"{stage} {ms:.2f}" for stage, ms in report["stages_ms"].items())
     latency = "   ".join(f"{name} {ms:.1f}" for name, ms in report["latency_ms"].items())
     lines = [
-        f"{report['streams']} x {report['source']}, {report['frames']} frames, {report['cores']} cores; decode, overlay and JPEG on",
+        f"{report['streams']} x {report['source']}, {report['frames']} frames, {report['cores']} cores",
+        "decode, overlay and JPEG are on; overlay pictures and label maps are subscribed to",
         f"stages alone (CPU ms a frame)   {stages}   sum {sum(report['stages_ms'].values()):.2f}",
-        f"pipeline   {report['fps']:.1f} FPS of {report['bound_fps']:.1f} possible: efficiency {report['efficiency']:.2f}"
-        f"   ({report['cpu_ms_per_frame']:.2f} CPU ms a frame; rounds {report['fps_rounds']})",
+        f"pipeline   {report['fps']:.1f} FPS of {report['bound_fps']:.1f} possible: "
+        f"efficiency {report['efficiency']:.2f}   ({report['cpu_ms_per_frame']:.2f} CPU ms a frame; rounds {report['fps_rounds']})",
         f"latency, capture to message (ms)   {latency}",
     ]
     if "ratio" in report:
