@@ -20,18 +20,17 @@ TOLERANCE = 1e-4  # fp32 sums in another order differ by about 1e-5 on logits of
 
 def export_network(model: nn.Module, path: Path) -> None:
     """Writes `model` (in any mode; left as it is) as ONNX: `image` f32 [N, 3, H, W] normalised RGB, H and W multiples
-    of 8 -> `logits` f32 [N, K, H/s, W/s]; N, H and W free; batch norm folded; weights inside the file.
+    of 8 -> `logits` f32 [N, K, H/s, W/s]; N, H and W free; batch norm folded; weights inside the file; nothing in it
+    that only training needs.
 
     Raises EngineError when ONNX Runtime's answer differs from torch's by more than `TOLERANCE`.
     """
     model = copy.deepcopy(model).cpu().float().eval()
-    for name in [n for n, _ in model.named_children() if n.startswith("aux")]:
-        delattr(model, name)
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     free = {"image": {0: "batch", 2: "height", 3: "width"}, "logits": {0: "batch", 2: "rows", 3: "columns"}}
     with warnings.catch_warnings():
-        # The tracing exporter is deprecated, but the new one needs onnxscript and writes 3x the nodes.
+        # The tracing exporter is deprecated, but the new one needs one more package (onnxscript).
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model,
