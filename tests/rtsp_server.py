@@ -33,7 +33,7 @@ class RtspServer:
     """One server process on loopback. Every client gets the clip from its first picture, at the clip's own pace.
 
     `mounts`: path on the server -> mp4, mkv or ts file (H.264 or H.265, sent as it is). `once`: end the stream with the
-    clip instead of looping it. `methods`: "basic", "digest" or both, offered when there is a `user`.
+    clip instead of looping it. `method`: "basic" or "digest", asked for when there is a `user`.
     """
 
     def __init__(
@@ -42,15 +42,14 @@ class RtspServer:
         *,
         user: str | None = None,
         password: str = "",
-        methods: tuple[str, ...] = ("basic", "digest"),
+        method: str = "digest",
         once: bool = False,
     ) -> None:
         self.mounts, self.user, self.password = mounts, user, password
         self.port = 0
         self._options = ["--once"] if once else []
         if user is not None:
-            self._options += ["--user", user, "--password", password]
-            self._options += [word for method in methods for word in ("--auth", method)]
+            self._options += ["--user", user, "--password", password, "--auth", method]
         self._process: subprocess.Popen[str] | None = None
 
     def __repr__(self) -> str:
@@ -122,7 +121,7 @@ def serve(arguments: argparse.Namespace) -> None:
     Gst.init(None)
     server = GstRtspServer.RTSPServer(address="127.0.0.1", service=str(arguments.port))
     if arguments.user is not None:
-        server.set_auth(credentials(arguments.user, arguments.password, arguments.auth or ["basic", "digest"]))
+        server.set_auth(credentials(arguments.user, arguments.password, arguments.auth))
     for mount in arguments.mount:
         path, _, file = mount.partition("=")
         factory = media_factory(*read_clip(file), once=arguments.once)
@@ -140,19 +139,18 @@ def serve(arguments: argparse.Namespace) -> None:
     loop.run()
 
 
-def credentials(user: str, password: str, methods: list[str]) -> Any:
+def credentials(user: str, password: str, method: str) -> Any:
     from gi.repository import GstRtsp, GstRtspServer
 
     auth, token = GstRtspServer.RTSPAuth(), GstRtspServer.RTSPToken()
     token.set_string("media.factory.role", "viewer")
-    offered = GstRtsp.RTSPAuthMethod.NONE
-    if "basic" in methods:
+    # One method, not both: PyGObject has the flags as an enumeration, which cannot hold their sum.
+    if method == "basic":
         auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
-        offered |= GstRtsp.RTSPAuthMethod.BASIC
-    if "digest" in methods:
+        auth.set_supported_methods(GstRtsp.RTSPAuthMethod.BASIC)
+    else:
         auth.add_digest(user, password, token)
-        offered |= GstRtsp.RTSPAuthMethod.DIGEST
-    auth.set_supported_methods(offered)
+        auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
     return auth
 
 
@@ -245,7 +243,7 @@ def main() -> None:
     parser.add_argument("--mount", action="append", required=True, metavar="/PATH=FILE")
     parser.add_argument("--user")
     parser.add_argument("--password", default="")
-    parser.add_argument("--auth", action="append", choices=["basic", "digest"])
+    parser.add_argument("--auth", choices=["basic", "digest"], default="digest")
     parser.add_argument("--once", action="store_true")
     serve(parser.parse_args())
 

@@ -104,7 +104,7 @@ class TestRtspServer:
 
     @pytest.mark.parametrize("method", ["basic", "digest"])
     def test_asks_for_the_password(self, method: str, rtsp_server: StartServer) -> None:
-        server = rtsp_server(user="bob", password="s3cret", methods=(method,))
+        server = rtsp_server(user="bob", password="s3cret", method=method)
         av.open(server.url(), timeout=5).close()
         for url in (server.url(password="wrong"), server.url(user="eve")):
             with pytest.raises(av.error.HTTPUnauthorizedError):
