@@ -17,8 +17,13 @@ DEPTH = 9.0
 def _rect(image: Floats, ppm: float, x0: float, y0: float, x1: float, y1: float, colour: Rgb | Floats) -> None:
     """Metres from the left and from the ground."""
     h = image.shape[0]
-    cv2.rectangle(image, (round(x0 * ppm), round(h - y1 * ppm)), (round(x1 * ppm) - 1, round(h - y0 * ppm) - 1),
-                  tuple(float(c) for c in colour), -1)  # fmt: skip
+    cv2.rectangle(
+        image,
+        (round(x0 * ppm), round(h - y1 * ppm)),
+        (round(x1 * ppm) - 1, round(h - y0 * ppm) - 1),
+        tuple(float(c) for c in colour),
+        -1,
+    )
 
 
 def _wall(rng: np.random.Generator, house: House, ppm: float, noise: Floats) -> Floats:
@@ -41,8 +46,15 @@ def _wall(rng: np.random.Generator, house: House, ppm: float, noise: Floats) -> 
     return out
 
 
-def _window(image: Floats, ppm: float, rng: np.random.Generator, box: tuple[float, float, float, float], look: tuple[Rgb, int],
-            lamps: bool, sky: Rgb) -> None:  # fmt: skip
+def _window(
+    image: Floats,
+    ppm: float,
+    rng: np.random.Generator,
+    box: tuple[float, float, float, float],
+    look: tuple[Rgb, int],
+    lamps: bool,
+    sky: Rgb,
+) -> None:
     x0, y0, x1, y1 = box
     frame, panes = look
     _rect(image, ppm, x0 - 0.12, y0 - 0.14, x1 + 0.12, y0 - 0.02, np.array(frame) * 0.85)
@@ -70,8 +82,12 @@ def _window(image: Floats, ppm: float, rng: np.random.Generator, box: tuple[floa
 
 
 def _shop(image: Floats, ppm: float, rng: np.random.Generator, length: float, lamps: bool, sky: Rgb) -> None:
-    colour = np.array([(40, 70, 60), (120, 36, 36), (30, 44, 80), (40, 40, 42), (196, 180, 140), (170, 90, 30), (90, 110, 120)][int(rng.integers(7))],
-                      np.float32)  # fmt: skip
+    colour = np.array(
+        [(40, 70, 60), (120, 36, 36), (30, 44, 80), (40, 40, 42), (196, 180, 140), (170, 90, 30), (90, 110, 120)][
+            int(rng.integers(7))
+        ],
+        np.float32,
+    )
     _rect(image, ppm, 0.1, 0, length - 0.1, 3.5, colour * 0.8)
     _rect(image, ppm, 0.15, 2.75, length - 0.15, 3.4, colour)
     x = length * rng.uniform(0.2, 0.35)
@@ -132,8 +148,15 @@ def front(house: House, ppm: float, noise: Floats, lamps: bool, sky: Rgb) -> Flo
                 _rect(image, ppm, x + 0.06, 0.3, x + 0.32, 1.0, wood * 0.75)
                 _rect(image, ppm, x - 0.48, 2.22, x + 0.48, 2.6, (60, 66, 72))
                 continue
-            _window(image, ppm, rng, (x - ww / 2, floor + 0.75, x + ww / 2, min(floor + 0.75 + wh, house.height - 0.35)),
-                    (frame, 1 + (ww > 1.1)), lamps, sky)  # fmt: skip
+            _window(
+                image,
+                ppm,
+                rng,
+                (x - ww / 2, floor + 0.75, x + ww / 2, min(floor + 0.75 + wh, house.height - 0.35)),
+                (frame, 1 + (ww > 1.1)),
+                lamps,
+                sky,
+            )
         floor += storey
         level += 1
     if shop:
@@ -163,8 +186,15 @@ def _office(
             edge = 0.06 if glassy else 0.22
             low, high = floor + (0.08 if glassy else 0.85), floor + storey - (0.1 if glassy else 0.5)
             _rect(image, ppm, i * pitch + edge, low, (i + 1) * pitch - edge, high, pane * 0.85)
-            _rect(image, ppm, i * pitch + edge, low + (high - low) * rng.uniform(0.2, 0.8), (i + 1) * pitch - edge, high,
-                  pane + (np.array(sky) - pane) * (0.05 if lit else rng.uniform(0.15, 0.5)))  # fmt: skip
+            _rect(
+                image,
+                ppm,
+                i * pitch + edge,
+                low + (high - low) * rng.uniform(0.2, 0.8),
+                (i + 1) * pitch - edge,
+                high,
+                pane + (np.array(sky) - pane) * (0.05 if lit else rng.uniform(0.15, 0.5)),
+            )
         floor += storey
 
 
@@ -223,12 +253,28 @@ def draw_house(canvas: Canvas, plan: Plan, view: View, house: House, noise: Floa
             speck = 1 + 0.09 * rng.standard_normal((h, w, 1))
             normal = np.cross(along, slope / length)
             normal *= np.sign(normal[2])
-            _place(canvas, plan, view, (tiles * rows * speck).astype(np.float32), ppm, (corner + up * house.height, along, slope / length),
-                   (house.length, length), normal)  # fmt: skip
+            _place(
+                canvas,
+                plan,
+                view,
+                (tiles * rows * speck).astype(np.float32),
+                ppm,
+                (corner + up * house.height, along, slope / length),
+                (house.length, length),
+                normal,
+            )
     ppm = _density(view, corner, along, house.length, house.height)
     if ppm:
-        _place(canvas, plan, view, front(house, ppm, noise, plan.light.lamps, plan.light.horizon), ppm, (corner, along, up),
-               (house.length, house.height), -inward)  # fmt: skip
+        _place(
+            canvas,
+            plan,
+            view,
+            front(house, ppm, noise, plan.light.lamps, plan.light.horizon),
+            ppm,
+            (corner, along, up),
+            (house.length, house.height),
+            -inward,
+        )
 
 
 def _density(view: View, corner: Floats, along: Floats, length: float, height: float) -> float:
@@ -240,8 +286,17 @@ def _density(view: View, corner: Floats, along: Floats, length: float, height: f
     return float(np.clip(1.1 * view.f / max(float(depth[depth > 0.5].min()), 5.0), 4, 52))
 
 
-def _place(canvas: Canvas, plan: Plan, view: View, texture: Floats, ppm: float, frame: tuple[Floats, Floats, Floats], size: tuple[float, float],
-           normal: Floats, gable: float = 0.0) -> None:  # fmt: skip
+def _place(
+    canvas: Canvas,
+    plan: Plan,
+    view: View,
+    texture: Floats,
+    ppm: float,
+    frame: tuple[Floats, Floats, Floats],
+    size: tuple[float, float],
+    normal: Floats,
+    gable: float = 0.0,
+) -> None:
     """Lights a flat texture and lays it over the canvas where the camera sees it."""
     origin, u, v = frame
     length, height = size

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streamseg.street_actors import CAR_PAINTS, PosedCar, Shape, View, car, clip_near, cover, fixed, paint, project
+from streamseg.street_actors import PosedCar, Shape, View, clip_near, cover, fixed, paint, project
+from streamseg.street_cars import CAR_PAINTS, car
 from streamseg.street_ground import CAR, FENCE, POLE, SIGN, TREE, Canvas, haze
 from streamseg.street_scene import Floats, Plan, Rgb, Thing
 
@@ -40,13 +41,24 @@ def crown(rng: np.random.Generator, sun_right: float) -> NDArray[np.float32]:
     small = cv2.resize(rng.standard_normal((n // 3, n // 3)).astype(np.float32), (n, n), interpolation=cv2.INTER_CUBIC)
     tiny = cv2.resize(rng.standard_normal((n // 2, n // 2)).astype(np.float32), (n, n), interpolation=cv2.INTER_LINEAR)
     solid = cv2.GaussianBlur((height > -1).astype(np.float32), (0, 0), 5)
-    alpha = np.clip((solid - 0.5 + (0.24 * small + 0.1 * tiny) * np.minimum(solid * 3, 1) - 0.2 * (solid < 0.12)) * 7, 0, 1)
+    alpha = np.clip(
+        (solid - 0.5 + (0.24 * small + 0.1 * tiny) * np.minimum(solid * 3, 1) - 0.2 * (solid < 0.12)) * 7, 0, 1
+    )
     shade = cv2.GaussianBlur(shade, (0, 0), 2) * (1 + 0.2 * small + 0.16 * tiny)
     return np.stack([np.clip(shade, 0.12, 1.7), alpha], -1).astype(np.float32)
 
 
-def _stamp(canvas: Canvas, plan: Plan, sprite: NDArray[np.float32], centre: Floats, size: tuple[float, float], tint: Floats, depth: float,
-           label: int, order: float) -> None:  # fmt: skip
+def _stamp(
+    canvas: Canvas,
+    plan: Plan,
+    sprite: NDArray[np.float32],
+    centre: Floats,
+    size: tuple[float, float],
+    tint: Floats,
+    depth: float,
+    label: int,
+    order: float,
+) -> None:
     w, h = max(int(size[0]), 3), max(int(size[1]), 3)
     if w > 4000 or h > 4000:
         return
@@ -74,15 +86,21 @@ class Furniture:
         rng = np.random.default_rng([plan.seed, 11])
         right = 1.0 if light.sun[0] * math.cos(plan.camera.yaw) > light.sun[1] * math.sin(plan.camera.yaw) else -1.0
         self.crowns = [crown(rng, right * (light.direct[0] > 0.1)) for _ in range(4)]
-        self.leaf = np.array([(84, 108, 48), (98, 116, 58), (70, 98, 52), (116, 122, 54), (150, 112, 48)][int(rng.choice(5, p=[0.3, 0.25, 0.2, 0.17, 0.08]))],
-                             np.float32)  # fmt: skip
+        self.leaf = np.array(
+            [(84, 108, 48), (98, 116, 58), (70, 98, 52), (116, 122, 54), (150, 112, 48)][
+                int(rng.choice(5, p=[0.3, 0.25, 0.2, 0.17, 0.08]))
+            ],
+            np.float32,
+        )
 
     def lay(self, shape: Shape, label: int, order: float, depth: float) -> None:
         if not shape:
             return
-        shape = [
-            (p, tuple(haze(np.minimum(np.array(c, np.float32), 255), depth, self.plan).tolist())) for p, c in shape
-        ]
+        far: Shape = []
+        for points, colour in shape:
+            r, g, b = haze(np.minimum(np.array(colour, np.float32), 255), depth, self.plan).tolist()
+            far.append((points, (r, g, b)))
+        shape = far
         paint(self.canvas.rgb, shape)
         mask = np.zeros(self.canvas.labels.shape, np.uint8)
         cover(mask, shape, 255)
@@ -167,8 +185,14 @@ class Furniture:
         arm = np.array([(0, 0.0), (side * 1.3, 0.18), (side * 1.3, 0.1), (0, -0.1)])
         shape += self.board(thing.s, thing.t, thing.size, arm, colour)
         head = np.array([(side * 1.0, 0.2), (side * 1.75, 0.24), (side * 1.75, 0.12), (side * 1.0, 0.08)])
-        shape += self.board(thing.s, thing.t, thing.size, head, (255, 236, 180) if self.plan.light.lamps else (150, 150, 150),
-                            3.0 if self.plan.light.lamps else 1.0)  # fmt: skip
+        shape += self.board(
+            thing.s,
+            thing.t,
+            thing.size,
+            head,
+            (255, 236, 180) if self.plan.light.lamps else (150, 150, 150),
+            3.0 if self.plan.light.lamps else 1.0,
+        )
         if depth > 1:
             self.lay(shape, POLE, order, depth)
 

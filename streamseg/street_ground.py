@@ -159,7 +159,9 @@ class Area:
         """Texture that fades where a pixel spans many of its texels."""
         fine = frequency > 15
         fade = (self.fs + self.ft) * np.float32(frequency / (1.5 if fine else 6))
-        return sample(self.grit if fine else self.noise, self.s, self.t, frequency) * (np.float32(amplitude) / (1 + fade * fade))
+        return sample(self.grit if fine else self.noise, self.s, self.t, frequency) * (
+            np.float32(amplitude) / (1 + fade * fade)
+        )
 
 
 def _surface(plan: Plan, area: Area, labels: NDArray[np.uint8]) -> Floats:
@@ -224,7 +226,9 @@ def _beside(plan: Plan, side: Side, whole: Area, colour: Floats, labels: NDArray
     """Kerb, pavement and lawn of one side, painted into colour and labels in place."""
     rng = np.random.default_rng([plan.seed, 8])
     slab = float(rng.choice([0.45, 0.6, 0.9, 40.0]))
-    base = np.array([(158, 152, 142), (142, 140, 138), (168, 160, 148), (128, 126, 124)][int(rng.integers(4))], np.float32)
+    base = np.array(
+        [(158, 152, 142), (142, 140, 138), (168, 160, 148), (128, 126, 124)][int(rng.integers(4))], np.float32
+    )
     on = whole.s * side.sign > side.pavement - 0.3
     rows, columns = np.flatnonzero(on.any(axis=1)), np.flatnonzero(on.any(axis=0))
     if not len(rows):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamseg.street_actors import CAR_PAINTS, PosedCar, car
+from streamseg.street_actors import PosedCar
+from streamseg.street_cars import CAR_PAINTS, car
 from streamseg.street_people import Person
 from streamseg.street_scene import Plan
 
@@ -103,8 +104,18 @@ CYCLE_S = 34.0
 """Traffic leaves the crossing free for a part of every so many seconds."""
 
 
-def _flow(rng: np.random.Generator, plan: Plan, kind: str, axis: int, line: float, ends: tuple[float, float], period: float, chance: float,
-          speed: float, ahead: int) -> Flow:  # fmt: skip
+def _flow(
+    rng: np.random.Generator,
+    plan: Plan,
+    kind: str,
+    axis: int,
+    line: float,
+    ends: tuple[float, float],
+    period: float,
+    chance: float,
+    speed: float,
+    ahead: int,
+) -> Flow:
     slots = []
     count = POOL if axis == 1 else 113
     if (plan.zebra > 0 and kind != "person") or axis == 0:

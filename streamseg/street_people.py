@@ -13,8 +13,20 @@ from streamseg.street_scene import NEAR, Floats, Light, Rgb
 
 SKIN: tuple[Rgb, ...] = ((224, 178, 150), (206, 156, 124), (150, 104, 78), (98, 68, 52))
 HAIR: tuple[Rgb, ...] = ((40, 30, 26), (70, 48, 34), (150, 116, 70), (120, 118, 116), (24, 22, 24))
-TOPS: tuple[Rgb, ...] = ((38, 40, 46), (60, 70, 92), (150, 40, 42), (196, 190, 180), (92, 100, 70), (120, 120, 124), (40, 80, 120),
-                         (186, 150, 60), (220, 220, 222), (86, 52, 68), (70, 56, 46), (210, 110, 50))  # fmt: skip
+TOPS: tuple[Rgb, ...] = (
+    (38, 40, 46),
+    (60, 70, 92),
+    (150, 40, 42),
+    (196, 190, 180),
+    (92, 100, 70),
+    (120, 120, 124),
+    (40, 80, 120),
+    (186, 150, 60),
+    (220, 220, 222),
+    (86, 52, 68),
+    (70, 56, 46),
+    (210, 110, 50),
+)
 TROUSERS: tuple[Rgb, ...] = ((34, 36, 42), (52, 62, 86), (44, 50, 70), (112, 100, 82), (70, 70, 72), (150, 140, 120))
 _ROUND = np.linspace(-math.pi / 2, math.pi / 2, 5, dtype=np.float32)
 _CIRCLE = np.linspace(0, 2 * math.pi, 10, endpoint=False, dtype=np.float32)
@@ -44,10 +56,20 @@ class Person:
             c = np.array(options[int(rng.integers(len(options)))]) * rng.uniform(0.8, 1.15)
             return (float(c[0]), float(c[1]), float(c[2]))
 
-        return cls(float(rng.choice([rng.uniform(1.55, 1.92), rng.uniform(1.15, 1.45)], p=[0.92, 0.08])), float(rng.uniform(0.85, 1.2)),
-                   pick(SKIN), pick(HAIR), pick(TOPS), pick(TROUSERS), pick(((30, 28, 28), (200, 200, 200), (90, 60, 40))),
-                   float(rng.choice([0.0, 0.0, 0.12, 0.42])), str(rng.choice(["none", "none", "pack", "hand"])), bool(rng.random() < 0.4),
-                   bool(rng.random() < 0.5), float(rng.uniform(1.25, 1.5)))  # fmt: skip
+        return cls(
+            float(rng.choice([rng.uniform(1.55, 1.92), rng.uniform(1.15, 1.45)], p=[0.92, 0.08])),
+            float(rng.uniform(0.85, 1.2)),
+            pick(SKIN),
+            pick(HAIR),
+            pick(TOPS),
+            pick(TROUSERS),
+            pick(((30, 28, 28), (200, 200, 200), (90, 60, 40))),
+            float(rng.choice([0.0, 0.0, 0.12, 0.42])),
+            str(rng.choice(["none", "none", "pack", "hand"])),
+            bool(rng.random() < 0.4),
+            bool(rng.random() < 0.5),
+            float(rng.uniform(1.25, 1.5)),
+        )
 
 
 def _capsules(p0: Floats, p1: Floats, r0: Floats, r1: Floats) -> Floats:
@@ -78,8 +100,16 @@ class Body:
         self.radii: list[float] = []
         self.parts: list[tuple[int, int, Rgb, float]] = []
 
-    def limb(self, a: tuple[float, float, float], b: tuple[float, float, float], ra: float, rb: float, colour: Rgb,
-             tone: float = 1.0, keep: bool = False) -> None:  # fmt: skip
+    def limb(
+        self,
+        a: tuple[float, float, float],
+        b: tuple[float, float, float],
+        ra: float,
+        rb: float,
+        colour: Rgb,
+        tone: float = 1.0,
+        keep: bool = False,
+    ) -> None:
         """A part under 4 pixels is left out unless it must be kept."""
         if not keep and self.scale * (max(abs(a[0] - b[0]), abs(a[1] - b[1]), abs(a[2] - b[2])) + ra) < 4:
             return
@@ -135,7 +165,9 @@ def shapes(view: View, light: Light, bodies: list[Body], sunlit: list[float]) ->
                 core = points
                 if big:
                     mid = points.mean(axis=0)
-                    core = ((points - mid) * (0.6, 0.86) + mid + np.ptp(points, axis=0) * (side, -0.02)).astype(np.int32)
+                    core = ((points - mid) * (0.6, 0.86) + mid + np.ptp(points, axis=0) * (side, -0.02)).astype(
+                        np.int32
+                    )
             shape.append((points, palette[part]))
             if big and tone > 0.72:
                 shape.append((core, bright[part]))
@@ -166,8 +198,14 @@ def walker(person: Person, s: float, t: float, heading: tuple[float, float], wal
             side * 0.085 * k,
             max(knee[2] - 0.40 * k * math.cos(thigh - knee_bend), 0.06),
         )
-        body.limb((ankle[0] - 0.04, ankle[1], ankle[2] - 0.03), (ankle[0] + 0.15 * k, ankle[1], max(ankle[2] - 0.045, 0.025)),
-                  0.045, 0.035, person.shoes, tone)  # fmt: skip
+        body.limb(
+            (ankle[0] - 0.04, ankle[1], ankle[2] - 0.03),
+            (ankle[0] + 0.15 * k, ankle[1], max(ankle[2] - 0.045, 0.025)),
+            0.045,
+            0.035,
+            person.shoes,
+            tone,
+        )
         body.limb(knee, ankle, 0.062 * k * g, 0.045 * k, person.legs, tone)
         body.limb(top, knee, 0.088 * k * g, 0.065 * k * g, person.legs, tone)
 
@@ -185,8 +223,15 @@ def walker(person: Person, s: float, t: float, heading: tuple[float, float], wal
         body.limb(hand, (hand[0] + 0.02, hand[1], hand[2] - 0.06 * k), 0.036 * k, 0.03 * k, person.skin, tone)
         body.limb(top, elbow, 0.056 * k * g, 0.045 * k, person.top, tone * 0.95)
         if person.bag == "hand" and side > 0:
-            body.hull([((hand[0] - 0.1, hand[1], hand[2] - 0.22), 0.05), ((hand[0] + 0.12, hand[1], hand[2] - 0.22), 0.05),
-                       ((hand[0], hand[1], hand[2] - 0.1), 0.03)], (96, 70, 54), tone)  # fmt: skip
+            body.hull(
+                [
+                    ((hand[0] - 0.1, hand[1], hand[2] - 0.22), 0.05),
+                    ((hand[0] + 0.12, hand[1], hand[2] - 0.22), 0.05),
+                    ((hand[0], hand[1], hand[2] - 0.1), 0.03),
+                ],
+                (96, 70, 54),
+                tone,
+            )
 
     arm(-near)
     leg(-near)
@@ -201,8 +246,16 @@ def walker(person: Person, s: float, t: float, heading: tuple[float, float], wal
         body.hull(pack, (60, 62, 66), 0.85)
     low = hip - 0.02 - person.coat * k
     wide = 0.1 + 0.05 * (person.coat > 0.2)
-    body.hull([((0, -0.15 * k * g, shoulder), 0.075 * k), ((0, 0.15 * k * g, shoulder), 0.075 * k), ((0, 0, shoulder + 0.04), 0.07 * k), ((0, -wide * k * g, low), 0.085 * k * g),
-               ((0, wide * k * g, low), 0.085 * k * g)], person.top)  # fmt: skip
+    body.hull(
+        [
+            ((0, -0.15 * k * g, shoulder), 0.075 * k),
+            ((0, 0.15 * k * g, shoulder), 0.075 * k),
+            ((0, 0, shoulder + 0.04), 0.07 * k),
+            ((0, -wide * k * g, low), 0.085 * k * g),
+            ((0, wide * k * g, low), 0.085 * k * g),
+        ],
+        person.top,
+    )
     if person.bag == "pack" and away:
         body.hull(pack, (60, 62, 66))
     body.limb((0, 0, neck - 0.02), (0.01, 0, neck + 0.08 * k), 0.055 * k, 0.05 * k, person.skin, 0.9)
@@ -210,7 +263,11 @@ def walker(person: Person, s: float, t: float, heading: tuple[float, float], wal
     if person.long_hair:
         body.limb((-0.05, 0, head), (-0.07, 0, neck - 0.04), 0.1 * k, 0.08 * k, person.hair, 0.9)
     body.limb(
-        (0.02, 0, head - 0.03), (0.015, 0, head + 0.05), 0.085 * k, 0.092 * k, person.hair if away else person.skin,
+        (0.02, 0, head - 0.03),
+        (0.015, 0, head + 0.05),
+        0.085 * k,
+        0.092 * k,
+        person.hair if away else person.skin,
         keep=True,
     )
     body.limb((-0.03, 0, head + 0.02), (-0.015, 0, head + 0.07), 0.09 * k, 0.088 * k, person.hair, 1.0)
@@ -236,7 +293,10 @@ def cyclist(
     dark: Rgb = (28, 28, 30)
     for x in (-0.52, 0.52):
         if body.scale < 22:
-            body.hull([((x + 0.3 * math.cos(a), 0.0, 0.34 + 0.3 * math.sin(a)), 0.03) for a in _CIRCLE[::3].tolist()], (66, 66, 66))
+            body.hull(
+                [((x + 0.3 * math.cos(a), 0.0, 0.34 + 0.3 * math.sin(a)), 0.03) for a in _CIRCLE[::3].tolist()],
+                (66, 66, 66),
+            )
             continue
         rim = [(x + 0.33 * math.cos(a), 0.0, 0.34 + 0.33 * math.sin(a)) for a in _CIRCLE.tolist()]
         for a, b in zip(rim, rim[1:] + rim[:1], strict=True):
@@ -259,8 +319,14 @@ def cyclist(
         body.limb((hip[0], y, hip[1]), (knee[0], y, knee[1]), 0.09, 0.065, person.legs, tone)
 
     leg(-near)
-    for p, q in (((-0.52, 0.34), crank), (crank, (-0.22, 0.9)), (crank, (0.36, 0.82)), ((-0.22, 0.8), (0.36, 0.86)), ((0.52, 0.34), (0.38, 0.98)),
-                 ((-0.52, 0.34), (-0.2, 0.78))):  # fmt: skip
+    for p, q in (
+        ((-0.52, 0.34), crank),
+        (crank, (-0.22, 0.9)),
+        (crank, (0.36, 0.82)),
+        ((-0.22, 0.8), (0.36, 0.86)),
+        ((0.52, 0.34), (0.38, 0.98)),
+        ((-0.52, 0.34), (-0.2, 0.78)),
+    ):
         body.limb((p[0], 0, p[1]), (q[0], 0, q[1]), 0.016, 0.016, frame, 0.7)
     body.limb((0.38, -0.24, 1.0), (0.38, 0.24, 1.0), 0.02, 0.02, dark, 0.7)
     leg(near)

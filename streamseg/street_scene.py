@@ -141,8 +141,16 @@ BRICKS: tuple[Rgb, ...] = (
     (120, 74, 62),
     (172, 142, 122),
 )
-RENDERS: tuple[Rgb, ...] = ((222, 214, 196), (206, 196, 176), (226, 222, 214), (196, 178, 150), (176, 186, 190), (214, 186, 160),
-                            (190, 198, 180), (200, 170, 160))  # fmt: skip
+RENDERS: tuple[Rgb, ...] = (
+    (222, 214, 196),
+    (206, 196, 176),
+    (226, 222, 214),
+    (196, 178, 150),
+    (176, 186, 190),
+    (214, 186, 160),
+    (190, 198, 180),
+    (200, 170, 160),
+)
 CONCRETES: tuple[Rgb, ...] = ((160, 158, 152), (176, 172, 164), (138, 140, 142), (120, 116, 112))
 
 
@@ -165,10 +173,27 @@ def plan(seed: int, width: int, height: int) -> Plan:
         houses += _houses(rng, side, end)
         things += _things(rng, side, road, end, zebra, parking, camera)
     houses += _closing(rng, end)
-    edges = [side.sign * e for side in sides for e in (lane, lane + bike, road, road + 0.9, side.back - 0.1, side.back + 0.1)]
+    edges = [
+        side.sign * e for side in sides for e in (lane, lane + bike, road, road + 0.9, side.back - 0.1, side.back + 0.1)
+    ]
     strips = tuple(sorted([0.0, *(float(e) for e in edges)]))
-    return Plan(seed, camera, light, lane, bike, parking, road, end, zebra, bool(rng.random() < 0.5), sides,
-                tuple(houses), tuple(things), float(rng.uniform(0.35, 1.0)), strips)  # fmt: skip
+    return Plan(
+        seed,
+        camera,
+        light,
+        lane,
+        bike,
+        parking,
+        road,
+        end,
+        zebra,
+        bool(rng.random() < 0.5),
+        sides,
+        tuple(houses),
+        tuple(things),
+        float(rng.uniform(0.35, 1.0)),
+        strips,
+    )
 
 
 def _side(rng: np.random.Generator, sign: int, road: float, parked: bool) -> Side:
@@ -212,8 +237,18 @@ def _light(rng: np.random.Generator) -> Light:
         r, g, b = (float(v) for v in np.multiply(colour, tint))
         return (r, g, b)
 
-    return Light(name, sun, scale(ambient), scale(direct), scale(zenith), scale(horizon), clouds,
-                 haze * rng.uniform(0.7, 1.4), name == "dusk", float(rng.uniform(1.2, 3.0) + (name == "dusk") * 1.5))  # fmt: skip
+    return Light(
+        name,
+        sun,
+        scale(ambient),
+        scale(direct),
+        scale(zenith),
+        scale(horizon),
+        clouds,
+        haze * rng.uniform(0.7, 1.4),
+        name == "dusk",
+        float(rng.uniform(1.2, 3.0) + (name == "dusk") * 1.5),
+    )
 
 
 def _houses(rng: np.random.Generator, side: Side, end: float) -> list[House]:
@@ -239,8 +274,20 @@ def _houses(rng: np.random.Generator, side: Side, end: float) -> list[House]:
         colours = BRICKS if "brick" in style else RENDERS if "render" in style else CONCRETES
         paint = colours[int(rng.integers(len(colours)))]
         roof = 0.0 if side.frontage == "office" or rng.random() < 0.3 else rng.uniform(2, 3.4)
-        houses.append(House(side.sign * side.front, float(t), 1, -side.sign, float(length), float(height), style,
-                            paint, float(roof), int(rng.integers(1 << 30))))  # fmt: skip
+        houses.append(
+            House(
+                side.sign * side.front,
+                float(t),
+                1,
+                -side.sign,
+                float(length),
+                float(height),
+                style,
+                paint,
+                float(roof),
+                int(rng.integers(1 << 30)),
+            )
+        )
         gap = rng.uniform(2.5, 6) if side.frontage in ("garden", "park") else rng.uniform(2, 5) * (rng.random() < 0.12)
         t += length + gap
     return houses
@@ -253,14 +300,27 @@ def _closing(rng: np.random.Generator, end: float) -> list[House]:
         length = rng.uniform(8, 18)
         style = str(rng.choice(["brick", "render"]))
         colours = BRICKS if style == "brick" else RENDERS
-        houses.append(House(s, end, 0, -1, float(length), float(rng.uniform(8, 16)), style,
-                            colours[int(rng.integers(len(colours)))], 0.0, int(rng.integers(1 << 30))))  # fmt: skip
+        houses.append(
+            House(
+                s,
+                end,
+                0,
+                -1,
+                float(length),
+                float(rng.uniform(8, 16)),
+                style,
+                colours[int(rng.integers(len(colours)))],
+                0.0,
+                int(rng.integers(1 << 30)),
+            )
+        )
         s += length
     return houses
 
 
-def _things(rng: np.random.Generator, side: Side, road: float, end: float, zebra: float, parking: float,
-            camera: Camera) -> list[Thing]:  # fmt: skip
+def _things(
+    rng: np.random.Generator, side: Side, road: float, end: float, zebra: float, parking: float, camera: Camera
+) -> list[Thing]:
     things: list[Thing] = []
     kerb = side.sign * (road + 0.55)
 

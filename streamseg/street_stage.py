@@ -60,7 +60,11 @@ class Stage:
         self.sun = np.clip(cv2.blur(shadow, (9, 9)), 0, 1)
         rng = np.random.default_rng([seed, 5])
         size, sigma = (height + 64, width + 64), self.plan.light.noise
-        tile = 10 + rng.standard_normal((*size, 1), np.float32) * sigma + rng.standard_normal((*size, 3), np.float32) * (0.35 * sigma)
+        tile = (
+            10
+            + rng.standard_normal((*size, 1), np.float32) * sigma
+            + rng.standard_normal((*size, 3), np.float32) * (0.35 * sigma)
+        )
         self.noise: U8 = np.clip(np.rint(tile), 0, 40).astype(np.uint8)
 
     def players(self, second: float) -> list[Player]:
@@ -68,10 +72,16 @@ class Stage:
         cast = self._visible(actors(self.flows, second))
         sunlit = [self._sunlit(a.s, a.t) for a in cast]
         walkers = [(a, v) for a, v in zip(cast, sunlit, strict=True) if not isinstance(a.look, PosedCar)]
-        figures = iter(shapes(self.view, self.plan.light, [self._figure(a) for a, _ in walkers], [v for _, v in walkers]))
+        figures = iter(
+            shapes(self.view, self.plan.light, [self._figure(a) for a, _ in walkers], [v for _, v in walkers])
+        )
         out = []
         for actor, sun in zip(cast, sunlit, strict=True):
-            shape = actor.look.shape(self.view, actor.s, actor.t, sun) if isinstance(actor.look, PosedCar) else next(figures)
+            shape = (
+                actor.look.shape(self.view, actor.s, actor.t, sun)
+                if isinstance(actor.look, PosedCar)
+                else next(figures)
+            )
             if not shape:
                 continue
             x, y, w, h = cv2.boundingRect(np.concatenate([p for p, _ in shape]))
@@ -156,12 +166,16 @@ class Stage:
 
 def _exposure(rgb: U8, seed: int, night: bool) -> float:
     """What the camera's automatic exposure would do: the mean comes near a level of its own."""
-    level = np.random.default_rng([seed, 6]).uniform(66, 84) if night else np.random.default_rng([seed, 6]).uniform(92, 124)
+    level = (
+        np.random.default_rng([seed, 6]).uniform(66, 84) if night else np.random.default_rng([seed, 6]).uniform(92, 124)
+    )
     return float(np.clip(level / max(float(rgb.mean()), 1.0), 0.75, 1.7))
 
 
 def _upright(width: float, length: float, tall: float) -> NDArray[np.float32]:
-    return np.array([(a * width, b * length, y) for a in (-1, 1) for b in (-1, 1) for y in (0, tall * 0.6, tall)], np.float32)
+    return np.array(
+        [(a * width, b * length, y) for a in (-1, 1) for b in (-1, 1) for y in (0, tall * 0.6, tall)], np.float32
+    )
 
 
 _FEET = {"person": _upright(0.2, 0.2, 1.7), "bike": _upright(0.2, 0.8, 1.6)}
