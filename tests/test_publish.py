@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,85 +16,12 @@ import psutil
 import pytest
 import zmq
 import zmq.auth
+from publishing import Open, eventually, joined, publisher_fixture, subscriber_fixture  # noqa: F401
 from results import CLASSES, ENGINE, GreyPicture, result
 
 from streamseg import wire
-from streamseg.config import CurveConfig, PublishConfig
+from streamseg.config import CurveConfig
 from streamseg.errors import BindError, ConfigError, StageError
-from streamseg.publish import Publisher
-
-Open = Callable[..., tuple[Publisher, str]]
-
-
-@pytest.fixture
-def publisher() -> Iterator[Open]:
-    """`publisher(streams=["cam1"], status=None, **config)` -> an open Publisher and its endpoint."""
-    opened: list[Publisher] = []
-
-    def start(streams: tuple[str, ...] = ("cam1",), status: Any = None, **config: Any) -> tuple[Publisher, str]:
-        config = {"bind": "tcp://127.0.0.1:*", "encode_threads": 1} | config
-        made = Publisher(PublishConfig(**config), streams, CLASSES, engine=ENGINE, status=status)
-        opened.append(made)
-        return made, made.open()
-
-    yield start
-    for each in opened:
-        with contextlib.suppress(StageError):
-            each.close(0)
-
-
-class Subscriber:
-    """A plain SUB socket, as any language has one."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *prefixes: str, **options: Any) -> None:
-        self.socket = context.socket(zmq.SUB)
-        self.socket.linger = 0
-        for name, value in options.items():
-            setattr(self.socket, name, value)
-        for prefix in prefixes:
-            self.socket.subscribe(prefix)
-        self.socket.connect(endpoint)
-
-    def receive(self, timeout_s: float = 10) -> tuple[str, wire.Header, bytes]:
-        assert self.socket.poll(int(timeout_s * 1000)), "nothing came"
-        topic, header, payload = self.socket.recv_multipart()
-        return topic.decode(), wire.parse_header(header), payload
-
-    def until(self, condition: Callable[[wire.Header], bool]) -> wire.Header:
-        while True:
-            header = self.receive()[1]
-            if condition(header):
-                return header
-
-    def nothing_waits(self) -> bool:
-        return not self.socket.poll(200)
-
-
-@pytest.fixture
-def subscriber() -> Iterator[Callable[..., Subscriber]]:
-    """`subscriber(endpoint, *prefixes, **socket_options)` -> a Subscriber, closed at the end."""
-    made: list[Subscriber] = []
-    with zmq.Context() as context:
-
-        def connect(endpoint: str, *prefixes: str, **options: Any) -> Subscriber:
-            made.append(Subscriber(context, endpoint, *prefixes, **options))
-            return made[-1]
-
-        yield connect
-        for each in made:
-            each.socket.close()
-
-
-def eventually(condition: Callable[[], bool], what: str, within_s: float = 10) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
-        time.sleep(0.005)
-
-
-def joined(publisher: Publisher, *topics: str) -> None:
-    eventually(lambda: all(map(publisher.wants, topics)), f"a subscription to {topics}")
-
 
 # ---- what is sent ----
 
@@ -281,17 +205,17 @@ def test_a_late_joiner_is_told_the_state_of_every_stream(publisher: Open, subscr
     made.event("cam1", "running")
     made.event("cam2", "connecting")
     made.event("cam2", "failed", "unauthorised", "the password is wrong")
+    eventually(lambda: made.counters.sent.get("event/cam2/") == 2, "the events told")
     reader = subscriber(endpoint, "event/")
-    got = {
-        header.stream: (header.state, header.seq, header.replay)
-        for _, header, _ in (reader.receive(), reader.receive())
-    }
+    headers = [reader.receive()[1] for _ in range(2)]
+    got = {header.stream: (header.state, header.seq, header.replay) for header in headers}
     assert got == {"cam1": ("running", 0, True), "cam2": ("failed", 1, True)}
 
 
 def test_many_joiners_at_once_are_answered_together(publisher: Open, subscriber: Any) -> None:
     made, endpoint = publisher()
     made.publish(result(1))
+    eventually(lambda: made.counters.results["cam1"] == 1, "the result taken")
     readers = [subscriber(endpoint, "labels/") for _ in range(30)]
     for reader in readers:
         assert reader.receive()[1].frame == 1
@@ -400,6 +324,7 @@ def test_a_stopped_subscriber_costs_bounded_memory_and_nobody_else_a_message(pub
     made, endpoint = publisher(encoding="raw")
     labels = np.zeros((1024, 2048), np.uint8)  # 2 MB a message: 100 of them would be 200 MB
     made.publish(result(0, labels=labels))
+    eventually(lambda: made.counters.results["cam1"] == 1, "the result taken")
     reader = subscriber(endpoint, "labels/")
     assert reader.receive()[1].replay
     with subprocess.Popen([sys.executable, "-c", STOPPED, endpoint], stdout=subprocess.PIPE, text=True) as stopped:
