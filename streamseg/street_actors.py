@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamseg.street_cars import Solid
-from streamseg.street_scene import NEAR, Camera, Floats, Light
+from streamseg.street_light import Light
+from streamseg.street_scene import NEAR, Camera, Floats
 
 I32 = NDArray[np.int32]
 Shape = list[tuple[I32, tuple[float, float, float]]]
@@ -103,8 +104,9 @@ class PosedCar:
         ambient, direct = lit(light, solid.colours, normals)
         centres = np.array([f.mean(axis=0) for f in solid.faces], np.float32) * flip
         w, h = solid.width / 2 * 0.96, solid.length / 2 * 0.97
+        up = np.array((0, 0, solid.height), np.float32)
         base = np.array([[-w, -h, 0], [w, -h, 0], [w, h, 0], [-w, h, 0]], np.float32)
-        low, high = base + (0, 0, solid.height * 0.55), base * (0.75, 0.7, 1) + (0, 0, solid.height)
+        low, high = base + up * 0.55, base * np.array((0.75, 0.7, 1)) + up
         return cls(
             solid,
             forward,

@@ -9,7 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from streamseg.street_scene import Floats, Rgb
+from streamseg.street_light import Rgb
+from streamseg.street_scene import Floats
 
 Face = Callable[..., None]
 """Adds a face: its corners, its colour and, where it is not that of the corners, its normal."""

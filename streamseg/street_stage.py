@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamseg.street_actors import PosedCar, Shape, View, project
+from streamseg.street_cyclist import cyclist
 from streamseg.street_ground import CAR, CYCLIST, PAVEMENT, PERSON, ROAD, SHADOW_PPM, SHADOW_S, SHADOW_T, TREE
 from streamseg.street_motion import Actor, actors, flows
-from streamseg.street_people import Body, cyclist, shapes, walker
-from streamseg.street_scene import plan
+from streamseg.street_people import Body, shapes, walker
+from streamseg.street_plan import plan
 from streamseg.street_static import still
 
 U8 = NDArray[np.uint8]
 LABELS = {"car": CAR, "bike": CYCLIST, "person": PERSON}
 BLACK = 8
-"""The still picture is this much darker; the noise, whose mean is a little more, lifts it as a sensor's black level does."""
+"""The still picture is this much darker: the noise, with a mean of 10, lifts it as a sensor's black level does."""
 
 
 @dataclass(frozen=True, slots=True)

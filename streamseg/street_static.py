@@ -23,7 +23,7 @@ def shadow_map(plan: Plan, noise: Floats) -> Floats:
     throw = np.array(sun[:2]) / -max(sun[2], 0.12)
 
     def at(points: NDArray[np.floating]) -> NDArray[np.int32]:
-        out: NDArray[np.int32] = np.rint((points + (SHADOW_S, SHADOW_T)) * SHADOW_PPM).astype(np.int32)
+        out: NDArray[np.int32] = np.rint((points + np.array((SHADOW_S, SHADOW_T))) * SHADOW_PPM).astype(np.int32)
         return out
 
     soft = plan.light.direct[0] < 0.1
@@ -57,7 +57,7 @@ def shadow_map(plan: Plan, noise: Floats) -> Floats:
             elif thing.kind in ("lamp", "sign", "beacon", "bollard"):
                 cv2.line(dark, at(foot[None])[0].tolist(), at((foot + throw * thing.size)[None])[0].tolist(), (190,), 1)
             elif thing.kind in ("fence", "hedge", "wall"):
-                line = np.array([foot, foot + (0, thing.size)])
+                line = np.array([foot, foot + np.array((0.0, thing.size))])
                 cv2.fillConvexPoly(dark, cv2.convexHull(at(np.concatenate([line, line + throw * 1.1]))), (255,))
     blur = cv2.GaussianBlur(dark, (0, 0), 0.12 * SHADOW_PPM).astype(np.float32) / 255
     ys, xs = np.mod(np.arange(shape[0]) * 5, 512)[:, None], np.mod(np.arange(shape[1]) * 5, 512)[None]
@@ -66,7 +66,7 @@ def shadow_map(plan: Plan, noise: Floats) -> Floats:
     contact = np.zeros(shape, np.uint8)
     for thing in plan.things:
         if thing.kind == "parked":
-            box = np.array([(-0.9, -2.2), (0.9, -2.2), (0.9, 2.2), (-0.9, 2.2)]) + (thing.s, thing.t)
+            box = np.array([(-0.9, -2.2), (0.9, -2.2), (0.9, 2.2), (-0.9, 2.2)]) + np.array((thing.s, thing.t))
             cv2.fillConvexPoly(
                 contact, cv2.convexHull(at(np.concatenate([box, box + throw * 0.55 * (not soft)]))), (255,)
             )

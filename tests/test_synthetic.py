@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_every_class_of_camvid_appears_over_some_seeds_and_no_other_id(streets: 
 
 
 def test_different_seeds_are_different_streets(streets: list[Street]) -> None:
-    for a, b in zip(streets, streets[1:], strict=False):
+    for a, b in pairwise(streets):
         assert (a.labels(0) != b.labels(0)).mean() > 0.1
 
 
@@ -121,7 +122,7 @@ def test_things_move_and_go_on_moving() -> None:
     street = Street(1, 320, 240)
     for start in (0, 25 * 3600, 25 * 3600 * 24 * 90):
         labels = [street.labels(start + i * 25) for i in range(12)]
-        moved = [(a != b).any() for a, b in zip(labels, labels[1:], strict=False)]
+        moved = [(a != b).any() for a, b in pairwise(labels)]
         assert sum(moved) >= 9
 
 
