@@ -73,7 +73,7 @@ class Furniture:
         mask = np.zeros(self.canvas.labels.shape, np.uint8)
         cover(mask, shape, 255)
         box = np.concatenate([p for p, _ in shape]) >> 4
-        h, w = mask.shape
+        h, w = self.canvas.labels.shape
         x0, y0 = np.clip(box.min(axis=0), 0, (w, h))
         x1, y1 = np.clip(box.max(axis=0) + 2, 0, (w, h))
         self.canvas.put(mask[y0:y1, x0:x1], int(x0), int(y0), label, order)

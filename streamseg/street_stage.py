@@ -18,6 +18,8 @@ from streamseg.street_static import still
 
 U8 = NDArray[np.uint8]
 LABELS = {"car": CAR, "bike": CYCLIST, "person": PERSON}
+FIRST = 9
+"""Seed 0, which everybody sees first, is a street with all classes in view."""
 BLACK = 8
 """The still picture is this much darker: the noise, with a mean of 10, lifts it as a sensor's black level does."""
 
@@ -40,6 +42,7 @@ class Stage:
     """Everything about (seed, width, height) that does not move. Made once; only read afterwards."""
 
     def __init__(self, seed: int, width: int, height: int) -> None:
+        seed += FIRST
         self.plan = plan(seed, width, height)
         # Small pictures are drawn larger and shrunk: smoother edges where a metre is only a few pixels.
         scale = max(1, min(3, round(1280 / width)))
