@@ -130,26 +130,40 @@ class AvCapture:
         size = f"{codec.width}x{codec.height} " if codec.width else ""
         self.details = f"{size}{codec.name} {float(rate):g} fps" if rate else f"{size}{codec.name}"
         self._for_rgb, self._for_planes = VideoReformatter(), VideoReformatter()
-        self.expected = self._stream.frames
+        self.expected = 0 if self.live else self._stream.frames
+        self._reached = 0  # end of the latest packet, in the stream's time base
 
     def __iter__(self) -> Iterator[Captured]:
-        good = 0
+        coded = seen = good = 0
         for packet, arrived_ns in self._packets():
+            coded += packet is not None and packet.size > 0 and not packet.is_discard
             begin = time.perf_counter_ns()
             try:
-                frames = packet.decode()
+                frames = self._stream.decode(packet)
             except av.error.FFmpegError:
+                seen += 1
                 yield Captured(None, None, arrived_ns, 0)
                 continue
             spent_us = (time.perf_counter_ns() - begin) // 1000
             for frame in frames:
-                good += 1
+                seen, good = seen + 1, good + 1
                 yield self._captured(frame, arrived_ns, spent_us)
                 spent_us = 0
-        if good == 0 and not self._stopping():
+        if self._stopping():
+            return
+        if self.expected:  # pictures that a decoder leaves out after damage, without a word
+            yield from (Captured(None, None, time.time_ns(), 0) for _ in range(coded - seen))
+        if good == 0:
             raise SourceCorrupt(f"{self._source.shown}: not one picture could be decoded; it is damaged or cut short")
-        if not self.live and good < self.expected * 0.99 and not self._stopping():
-            raise SourceCorrupt(f"{self._source.shown}: cut short: {good} of {self.expected} frames could be read")
+        if coded < self.expected * 0.99 and self._ends_early():
+            raise SourceCorrupt(f"{self._source.shown}: cut short: {coded} of {self.expected} frames are there")
+
+    def _ends_early(self) -> bool:
+        """Whether packets stopped coming before the duration that the file tells. One that was trimmed without being
+        encoded again names frames too that it does not show, but its duration is right."""
+        if self._stream.duration is None:
+            return True
+        return bool(self._reached < (self._stream.start_time or 0) + self._stream.duration * 0.97)
 
     def _captured(self, frame: av.VideoFrame, arrived_ns: int, decode_us: int) -> Captured:
         pts_ns = None
@@ -158,13 +172,16 @@ class AvCapture:
         picture = None if frame.is_corrupt else AvPicture(frame, self._for_rgb, self._for_planes)
         return Captured(picture, pts_ns, arrived_ns, decode_us)
 
-    def _packets(self) -> Iterator[tuple[av.Packet, int]]:
-        """Packets with their UTC arrival time. A read that times out is tried again until the stall limit."""
+    def _packets(self) -> Iterator[tuple[av.Packet | None, int]]:
+        """Packets with their UTC arrival time; the last one, empty or None, has the decoder give what it holds back.
+        A read that times out is tried again until the stall limit."""
         heard = time.monotonic()
         while not self._stopping():
             try:
                 for packet in self._container.demux(self._stream):
                     heard = time.monotonic()
+                    if packet.pts is not None:
+                        self._reached = max(self._reached, packet.pts + (packet.duration or 0))
                     yield packet, time.time_ns()
                     if self._stopping():
                         return
@@ -175,6 +192,7 @@ class AvCapture:
                     raise SourceTimeout(f"{self._source.shown}: no data for {silent:.0f} s") from error
             except av.error.FFmpegError as error:
                 if isinstance(error, av.error.InvalidDataError) and not self.live:
+                    yield None, time.time_ns()
                     return  # the cut end of a file; __iter__ says how much was missing
                 with translated(self._source, lambda: False):
                     raise
