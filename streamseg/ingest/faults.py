@@ -70,6 +70,8 @@ def _invalid(source: Source, timed_out: bool) -> SourceError:
         return SourceError(f"{shown}: what answers does not speak RTSP; is the port right?")
     if source.kind == "http":
         return SourceNoVideo(f"{shown}: the server sends something that is not video")
+    if source.kind == "v4l2":
+        return SourceNoVideo(f"{shown}: not a camera that delivers video")
     with Path(source.location).open("rb") as file:
         head = file.read(16)
     if not head:

@@ -67,7 +67,7 @@ class StreamReader:
         self._stop = threading.Event()
         self._epoch = 0
         self._state_key = 0
-        self._opened = False
+        self._opened = self._recorded = False
         # A daemon thread: a connection attempt cannot be interrupted, and must not hold the process up at its end.
         self._thread = threading.Thread(target=self._run, name=f"streamseg-ingest-{stream}", daemon=True)
 
@@ -98,10 +98,10 @@ class StreamReader:
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                live = self._read()
+                lost = self._read()
                 if self._stop.is_set():
                     return None
-                if not live:
+                if not lost:
                     self._wait_for_last_frame()
                     return self._change("ended", "end-of-file")
                 reason, detail = "lost", f"{self._source.shown}: the stream ended; the camera or server closed it"
@@ -124,16 +124,16 @@ class StreamReader:
             pass
 
     def _comes_back(self) -> bool:
-        if self._source.kind in ("file", "synthetic"):
-            return False
+        if self._source.kind in ("file", "synthetic") or self._recorded:
+            return False  # from its start again, a recording would tell everything twice
         return self._opened or not self._options.give_up_unopened
 
     def _read(self) -> bool:
-        """Reads until the source ends. Returns whether it is live; raises SourceError."""
+        """Reads until the source ends. Returns whether that is a loss, as of a camera; raises SourceError."""
         capture = open_capture(self._source, self._options, self._stop)
         try:
             live = capture.live or self._options.pace
-            self._opened = True
+            self._opened, self._recorded = True, not capture.live
             self._metrics.expected = capture.expected or None
             self._state_key += 1
             self._change("running", "connected", capture.details)
@@ -159,7 +159,7 @@ class StreamReader:
                 self._hand_over(captured, number, media_ns, clock, live=live)
                 if self._stop.is_set():
                     break
-            return capture.live
+            return capture.live and self._source.kind != "synthetic"
         finally:
             capture.close()
 
