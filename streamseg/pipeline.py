@@ -10,6 +10,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +47,7 @@ class Outcome:
 
 
 class Pipeline:
-    """`open`, then `run` until every file has ended or `stop` is called from anywhere, then `close`."""
+    """`open`, then `run` until every file has ended or `stop` is called from anywhere; `close` in any case."""
 
     def __init__(self, config: Config, *, give_up_unopened: bool = False) -> None:
         self.config = config
@@ -62,6 +64,7 @@ class Pipeline:
         self._inbox = Inbox(size_key=self._size)
         self._stopping = threading.Event()
         self._ended = threading.Event()
+        self._closed = False
         self._crash: StageError | None = None
         self._readers = [
             StreamReader(
@@ -80,12 +83,11 @@ class Pipeline:
 
     def open(self) -> str:
         """Compiles the engine and binds the publisher; returns the endpoint. Raises EngineError, BindError."""
-        entry = self.engine.bundle.manifest.input
-        self.engine.program(self.engine.size_for(entry.width, entry.height))
+        self.engine.prepare()
         return self.publisher.open()
 
     def run(self, tick: Callable[[], None] = lambda: None) -> Outcome:
-        """Runs to the end, calling `tick` twice a second. Raises StageError when a stage died."""
+        """Runs to the end, calling `tick` twice a second, and closes. Raises StageError when a stage died."""
         began = time.monotonic()
         if self.config.publish.wait_subscriber:
             while not self._stopping.is_set() and not self.publisher.wait_for_subscriber(0.2):
@@ -101,21 +103,44 @@ class Pipeline:
             self._wind_up(inference)
         if self._crash:
             raise self._crash
+        seconds = time.monotonic() - began
+        self.close()  # the last results are encoded by now, and counted
         return Outcome(
             {name: m.snapshot() for name, m in self.metrics.items()},
-            dict(self.publisher.counters.encoded),
+            self.publisher.counters.encoded,
             {r.stream: r.failed for r in self._readers if r.failed},
-            time.monotonic() - began,
+            seconds,
         )
 
     def stop(self) -> None:
-        """Ends `run` soon; safe in a signal handler and from any thread."""
+        """Ends `run` and `close` soon; from any thread, but not in a signal handler: it takes locks."""
         self._stopping.set()
         self._ended.set()
 
     def close(self) -> None:
         """Delivers what was published and unbinds. Idempotent."""
-        self.publisher.close(STOP_LINGER_SECONDS if self._stopping.is_set() else None)
+        if self._closed:
+            return None
+        self._closed = True
+        if self._stopping.is_set() or self._crash:
+            return self.publisher.close(STOP_LINGER_SECONDS)
+        # Lossless, this waits for the slowest subscriber, without end: in a thread, so that `stop` can end it.
+        closed: Future[None] = Future()
+        threading.Thread(target=self._close, args=(closed,), name="streamseg-close", daemon=True).start()
+        while not self._stopping.wait(0.05):
+            if closed.done():
+                return closed.result()
+        with suppress(TimeoutError):
+            return closed.result(STOP_LINGER_SECONDS)
+        return None
+
+    def _close(self, closed: Future[None]) -> None:
+        try:
+            self.publisher.close()
+        except BaseException as error:
+            closed.set_exception(error)
+        else:
+            closed.set_result(None)
 
     def _infer(self) -> None:
         wait_s = self.config.engine.max_wait_ms / 1000

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from queue import SimpleQueue
 from typing import Any
 
 import cv2
@@ -50,15 +51,27 @@ def log_to_stderr(verbose: bool) -> None:
 def _stopped_by_signals(pipeline: Pipeline) -> Iterator[None]:
     """The first SIGINT or SIGTERM stops cleanly; the second one kills, for whoever cannot wait."""
 
-    def stop(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        log.info("stopping (%s)", signal.Signals(number).name)
-        pipeline.stop()
+    # A handler runs between any two instructions of the main thread, which may hold the very lock that it would need:
+    # it only notes the number (SimpleQueue.put is made for that), and a thread acts.
+    came: SimpleQueue[int] = SimpleQueue()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    def stop() -> None:
+        if number := came.get():
+            log.info("stopping (%s)", signal.Signals(number).name)
+            pipeline.stop()
+
+    def note(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        came.put(number)
+
+    stopper = threading.Thread(target=stop, name="streamseg-stop")
+    stopper.start()
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
+        came.put(0)
+        stopper.join()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -69,6 +69,11 @@ class Engine:
         """(width, height) of the label map for a source of that size."""
         return self._size or self.bundle.fit(width, height)
 
+    def prepare(self) -> None:
+        """Compiles for the size that most cameras come to, so that faults show before the first frame."""
+        entry = self.bundle.manifest.input
+        self.program(self.size_for(entry.width, entry.height))
+
     def program(self, size: tuple[int, int]) -> Program:
         """The compiled program for one input size; compiled on first use (0.2-0.5 s)."""
         if size not in self._programs:
