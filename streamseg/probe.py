@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from streamseg.config import Config, StreamConfig
-from streamseg.engine.bundle import find
 from streamseg.errors import SourceError, SourceTimeout
 from streamseg.ingest.reader import open_capture, read_options
+from streamseg.pipeline import engine_of
 
 FIRST_PICTURE_SECONDS = 10.0
 """A camera with one key frame every few seconds needs that long to show its first picture."""
@@ -27,8 +27,10 @@ class Report:
 
 
 def engine(config: Config) -> str:
-    """name@digest of the engine. Raises EngineNotFound, EngineError."""
-    return find(config.engine.name).identity
+    """name@digest of the engine, and the backend that can run it here. Raises EngineNotFound, EngineError."""
+    chosen = engine_of(config)
+    chosen.prepare()
+    return f"{chosen.bundle.identity} on {chosen.backend}"
 
 
 def streams(config: Config) -> list[Report]:
