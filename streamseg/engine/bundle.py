@@ -84,12 +84,14 @@ class Bundle:
     def open(cls, path: Path) -> Bundle:
         try:
             manifest = Manifest.model_validate(yaml.safe_load((path / "engine.yaml").read_text()))
-        except (OSError, yaml.YAMLError) as error:
-            raise EngineError(f"{path / 'engine.yaml'} cannot be read: {error}") from error
+        except OSError as error:
+            raise EngineError(f"{path / 'engine.yaml'} cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise EngineError(f"{path / 'engine.yaml'} is damaged: {_one_line(error)}") from error
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise EngineError(f"{path / 'engine.yaml'}: {where}: {first['msg']}") from error
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise EngineError(f"{path / 'engine.yaml'}: {where}: {_one_line(first['msg'])}") from error
         if not (path / "model.onnx").is_file():
             raise EngineError(f"the engine bundle {path} has no model.onnx; train or import it again")
         return cls(path, manifest)
@@ -107,9 +109,12 @@ class Bundle:
     def program(self) -> onnx.ModelProto:
         """The engine program as shipped."""
         try:
-            return onnx.load(self.path / "model.onnx")
+            model = onnx.load(self.path / "model.onnx")
+            onnx.checker.check_model(model)
         except Exception as error:  # protobuf raises its own classes, which differ between versions
-            raise EngineError(f"{self.path / 'model.onnx'} is damaged: {error}") from error
+            what = _one_line(error)[:200]
+            raise EngineError(f"{self.path / 'model.onnx'} is damaged; copy or train it again ({what})") from error
+        return model
 
     def fit(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of the program's input for a source picture: the bundle's area at the source's aspect."""
@@ -122,6 +127,10 @@ class Bundle:
             scale = entry.width / height
             return _multiple(width * scale, entry.multiple), _multiple(entry.width, entry.multiple)
         return _multiple(entry.width, entry.multiple), _multiple(entry.width * height / width, entry.multiple)
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
 
 
 def _multiple(value: float, of: int) -> int:

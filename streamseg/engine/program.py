@@ -83,7 +83,9 @@ def build(network: onnx.ModelProto, spec: ProgramSpec) -> onnx.ModelProto:
 
 
 def network_of(program: onnx.ModelProto) -> onnx.ModelProto:
-    """The bare network inside a program, so that another tail can be put on it."""
+    """The bare network inside a program, so that another tail can be put on it. Raises EngineError."""
+    if missing := {"image", "logits"} - {name for node in program.graph.node for name in (*node.input, *node.output)}:
+        raise EngineError(f"not an engine program: it has no tensor named {' or '.join(sorted(missing))}")
     return Extractor(program).extract_model(["image"], ["logits"])
 
 
