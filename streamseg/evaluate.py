@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -56,19 +57,25 @@ def run(config: Config, data: Path, split: str, save_labels: Path | None = None)
         raise ConfigError(f"{data}: no such file or folder; give a folder with SPLIT/ and SPLITannot/, or a clip")
     report: dict[str, Any] = {"engine": bundle.identity, "data": str(data), "pictures": pictures}
     if scored is not None:
-        iou = [None if np.isnan(v) else round(float(v), 4) for v in scored.iou()]
         report |= {
-            "miou": round(scored.miou(), 4),
-            "pixel_accuracy": round(scored.pixel_accuracy(), 4),
-            "iou": {c.name: v for c, v in zip(bundle.classes, iou, strict=True)},
+            "miou": _rounded(scored.miou()),
+            "pixel_accuracy": _rounded(scored.pixel_accuracy()),
+            "iou": {c.name: _rounded(v) for c, v in zip(bundle.classes, scored.iou(), strict=True)},
         }
     return report | {"seconds": round(time.monotonic() - begin, 2)}
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
 
 
 def _pictures(engine: Engine, folder: Path, split: str) -> tuple[Confusion, int]:
     confusion, count = Confusion(len(engine.classes)), 0
     for index, (picture, truth) in enumerate(_labelled(folder, split)):
-        rgb = cv2.cvtColor(cv2.imread(str(picture), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
+        if bgr is None:
+            raise ConfigError(f"{picture}: not a picture that can be read; is it damaged?")
+        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         labels = engine.run([_still_frame(index, np.asarray(rgb, np.uint8))])[0].labels
         confusion.add(_stretched(labels, truth.shape), truth)
         count += 1
@@ -90,20 +97,41 @@ def _labelled(folder: Path, split: str) -> Iterator[tuple[Path, U8]]:
 
 
 def _clip(engine: Engine, path: Path, save_labels: Path | None) -> tuple[Confusion | None, int]:
-    labelled = path.with_suffix(".npz")
-    truths = np.load(labelled)["labels"] if labelled.is_file() else None
+    truths = _truths(path.with_suffix(".npz"))
     if truths is None and save_labels is None:
-        raise ConfigError(f"{path}: has no labels ({labelled.name} beside it); --save-labels writes what is predicted")
+        raise ConfigError(f"{path}: no labels beside it (a .npz); --save-labels writes what is predicted")
     confusion = Confusion(len(engine.classes)) if truths is not None else None
     maps: list[U8] = []
     for index, frame in enumerate(file_frames(path)):
         labels = engine.run([frame])[0].labels
         maps.append(labels)
-        if confusion is not None and truths is not None:
+        if confusion is not None and truths is not None and index < len(truths):
             confusion.add(_stretched(labels, truths[index].shape), truths[index])
+    if truths is not None and len(maps) != len(truths):
+        raise ConfigError(f"{path} has {len(maps)} frames, but {path.stem}.npz has labels for {len(truths)}")
     if save_labels is not None:
-        np.savez_compressed(save_labels, labels=np.stack(maps))
+        _save(save_labels, maps)
     return confusion, len(maps)
+
+
+def _truths(path: Path) -> U8 | None:
+    """u8 [F, H, W]; None where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        truths = np.load(path)["labels"]
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise ConfigError(f"{path}: not the labels of a clip: an array `labels` u8 [F, H, W] ({error})") from None
+    if truths.ndim != 3 or truths.dtype != np.uint8:
+        raise ConfigError(f"{path}: labels is {truths.dtype} {list(truths.shape)}; expected uint8 [F, H, W]")
+    return np.asarray(truths, np.uint8)
+
+
+def _save(path: Path, maps: list[U8]) -> None:
+    """One array u8 [F, H, W]; a clip whose pictures change their size has none."""
+    if len({labels.shape for labels in maps}) > 1:
+        raise ConfigError("the picture size changes within the clip; give --size, so that all label maps are alike")
+    np.savez_compressed(path, labels=np.stack(maps))
 
 
 def _stretched(labels: U8, shape: tuple[int, ...]) -> U8:
