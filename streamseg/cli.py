@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -40,12 +40,22 @@ def main() -> None:
     try:
         app()
     except StreamsegError as error:
-        for line in str(error).splitlines():
-            print(f"streamseg: error: {line}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except BrokenPipeError:  # `streamseg subscribe … | head` is no fault
         sys.stderr.close()
         sys.exit(0)
+    except TimeoutError as error:
+        _fail(str(error))
+    except OSError as error:  # a folder that cannot be written to, a full disk
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
+
+
+def _fail(text: str, exit_code: int = 1) -> NoReturn:
+    for line in text.splitlines():
+        print(f"streamseg: error: {line}", file=sys.stderr)
+    sys.exit(exit_code)
 
 
 @app.callback()
@@ -273,7 +283,7 @@ def evaluate(
         return print(json.dumps(report))
     if "iou" in report:
         _table([{"class": name, "IoU": iou} for name, iou in report["iou"].items()])
-        print(f"mIoU {report['miou']:.4f}   pixel accuracy {report['pixel_accuracy']:.4f}")
+        print(f"mIoU {report['miou']}   pixel accuracy {report['pixel_accuracy']}")
     return print(f"{report['pictures']} pictures, {report['engine']}, {report['seconds']} s")
 
 
