@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import rtsp_server as rtsp
+import tiny_engine as tiny
 from clips import Clips
 from processes import StreamsegCli
 
@@ -36,6 +37,12 @@ def shared_data() -> Path:
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Clips:
     """`clip("h264", frames=50, width=640)` -> Path of a small real clip; see `Clips` for the kinds and options."""
     return Clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an engine that names the nearest colour: for whoever cares for the way, not for the masks."""
+    return tiny.write(tmp_path_factory.mktemp("engines")).path
 
 
 @pytest.fixture
