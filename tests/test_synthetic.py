@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from streamseg.errors import ConfigError
 from streamseg.synthetic import Street, StreetSpec
 
-CAR, PERSON, CYCLIST, VOID = 8, 9, 10, 11
+POLE, SIGN, CAR, PERSON, CYCLIST, VOID = 2, 6, 8, 9, 10, 11
 MOVING = (CAR, PERSON, CYCLIST)
 
 
@@ -72,13 +73,14 @@ def test_different_seeds_are_different_streets(streets: list[Street]) -> None:
         assert (a.labels(0) != b.labels(0)).mean() > 0.1
 
 
-def _still(street: Street) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per pixel, over frames far apart: median colour, spread of the noise, and most frequent label."""
+@lru_cache
+def _still(street: Street) -> tuple[np.ndarray, np.ndarray]:
+    """Per pixel, over frames far apart: median colour and most frequent label."""
     frames = [street.frame(i) for i in range(0, 2600, 130)]
     rgb = np.stack([f[0] for f in frames]).astype(np.float32)
     labels = np.stack([f[1] for f in frames])
     common = np.array([(labels == c).sum(axis=0) for c in range(12)]).argmax(axis=0)
-    return np.median(rgb, axis=0), rgb.std(axis=(0, 3)), common
+    return np.median(rgb, axis=0), common
 
 
 @pytest.mark.parametrize("seed", [1, 4, 5])
@@ -86,7 +88,7 @@ def test_pixels_differ_from_the_empty_street_exactly_where_a_moving_label_lies(
     streets: list[Street], seed: int
 ) -> None:
     street = streets[seed]
-    median, _, common = _still(street)
+    median, common = _still(street)
     agree = total = 0
     for index in (60, 777, 1500):
         rgb, labels = street.frame(index)
@@ -102,8 +104,21 @@ def test_pixels_differ_from_the_empty_street_exactly_where_a_moving_label_lies(
     assert agree / total > 0.7
 
 
+def test_what_passes_behind_poles_and_signs_is_hidden_by_them_in_the_picture_too(streets: list[Street]) -> None:
+    wrong = total = 0
+    for street in streets:
+        median, _ = _still(street)
+        for index in range(0, 2600, 130):
+            rgb, labels = street.frame(index)
+            front = np.isin(labels, (POLE, SIGN))
+            wrong += int((np.abs(rgb - median).max(axis=2)[front] > 50).sum())
+            total += int(front.sum())
+    # The blended edge of somebody in front of a pole may touch a pixel that is still labelled pole.
+    assert wrong / total < 1e-3
+
+
 @pytest.mark.parametrize("seed", range(3))
-def test_still_things_keep_their_labels_and_cover_what_passes_behind(streets: list[Street], seed: int) -> None:
+def test_still_things_keep_their_labels(streets: list[Street], seed: int) -> None:
     """Between two frames a label changes only where something moving is, or was."""
     street = streets[seed]
     frames = [street.labels(i) for i in (0, 400, 800)]
