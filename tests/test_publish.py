@@ -410,6 +410,7 @@ def test_lossless_a_slow_reader_gets_every_message_in_order(publisher: Open, sub
 def test_lossless_closing_with_a_limit_gives_up_on_a_reader_that_never_reads(publisher: Open, subscriber: Any) -> None:
     made, endpoint = publisher(wait_subscriber=True, queue_messages=1, encoding="raw")
     subscriber(endpoint, "labels/", rcvhwm=1, rcvbuf=4096)
+    watcher = subscriber(endpoint, "heartbeat/")
     assert made.wait_for_subscriber(10)
     refused = []
 
@@ -422,7 +423,8 @@ def test_lossless_closing_with_a_limit_gives_up_on_a_reader_that_never_reads(pub
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join(0.5)
+    first = watcher.until(lambda h: not h.replay)
+    assert watcher.receive()[1].seq == first.seq + 1  # a second later: a blocked send does not stop the heart
     assert thread.is_alive()  # back-pressure reaches whoever publishes
     made.close(0.1)
     thread.join(10)

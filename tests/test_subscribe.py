@@ -199,10 +199,13 @@ def test_gaps_are_told_but_replays_and_new_epochs_are_none(sender: Any) -> None:
             {"seq": 47, "replay": True},  # after a reconnection: 46 is lost
             {"seq": 0, "epoch": 1_800_000_000_000},
             {"seq": 1, "epoch": 1_800_000_000_000},
+            {"seq": 9, "epoch": 1_900_000_000_000},  # it restarted, and others had subscribed before us
+            {"seq": 0, "epoch": 2_000_000_000_000, "replay": True},
         ):
             send(**fields)
-        got = [next(masks) for _ in range(6)]
-    assert [(m.header.seq, m.lost) for m in got] == [(40, 0), (41, 0), (45, 3), (47, 1), (0, 0), (1, 0)]
+        got = [next(masks) for _ in range(8)]
+    told = [(message.header.seq, message.lost) for message in got]
+    assert told == [(40, 0), (41, 0), (45, 3), (47, 1), (0, 0), (1, 0), (9, 0), (0, 0)]
 
 
 def test_gaps_add_up_over_what_is_skipped(sender: Any) -> None:
