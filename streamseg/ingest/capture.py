@@ -69,7 +69,7 @@ class AvPicture:
             raise FrameError(
                 f"a {self.width}x{self.height} {self._frame.format.name} picture cannot be scaled"
             ) from error
-        return np.asarray(picture, np.uint8)
+        return np.ascontiguousarray(picture, np.uint8)  # its rows are padded at some widths
 
     def planes(self) -> Planes:
         frame = self._frame
@@ -103,7 +103,7 @@ class AvCapture:
                 source.location,
                 format="v4l2" if source.kind == "v4l2" else None,
                 options=_options(source, transport),
-                timeout=None if source.kind == "file" else (OPEN_TIMEOUT_S, READ_TIMEOUT_S),
+                timeout=None if source.kind == "file" else (OPEN_TIMEOUT_S, _read_timeout(source, stall_s)),
             )
         try:
             self._prepare(threads)
@@ -188,7 +188,7 @@ class AvCapture:
                 return
             except (av.error.ExitError, av.error.TimeoutError, av.error.BlockingIOError) as error:
                 silent = time.monotonic() - heard
-                if silent >= self._stall_s:
+                if silent >= self._stall_s or self._source.kind == "http":
                     raise SourceTimeout(f"{self._source.shown}: no data for {silent:.0f} s") from error
             except av.error.FFmpegError as error:
                 if isinstance(error, av.error.InvalidDataError) and not self.live:
@@ -199,6 +199,11 @@ class AvCapture:
 
     def close(self) -> None:
         self._container.close()
+
+
+def _read_timeout(source: Source, stall_s: float) -> float:
+    # RTSP goes on after a read that timed out; HTTP takes it for the end of the file.
+    return stall_s / 2 if source.kind == "http" else READ_TIMEOUT_S
 
 
 def _options(source: Source, transport: str) -> dict[str, str]:
