@@ -322,7 +322,7 @@ while True:
 
 def test_a_stopped_subscriber_costs_bounded_memory_and_nobody_else_a_message(publisher: Open, subscriber: Any) -> None:
     made, endpoint = publisher(encoding="raw")
-    labels = np.zeros((1024, 2048), np.uint8)  # 2 MB a message: 100 of them would be 200 MB
+    labels = np.zeros((512, 1024), np.uint8)  # 0.5 MB a message, as large as a 1080p picture
     made.publish(result(0, labels=labels))
     eventually(lambda: made.counters.results["cam1"] == 1, "the result taken")
     reader = subscriber(endpoint, "labels/")
@@ -334,7 +334,7 @@ def test_a_stopped_subscriber_costs_bounded_memory_and_nobody_else_a_message(pub
             assert reader.receive()[1].replay
             os.kill(stopped.pid, signal.SIGSTOP)
             before = psutil.Process().memory_info().rss
-            for number in range(1, 121):
+            for number in range(1, 401):
                 made.publish(result(number, labels=labels))
                 header = reader.receive()[1]
                 assert (header.frame, header.seq) == (number, number)
@@ -429,6 +429,22 @@ def test_lossless_closing_with_a_limit_gives_up_on_a_reader_that_never_reads(pub
     made.close(0.1)
     thread.join(10)
     assert refused == ["publisher stopped: RuntimeError: it is closed"]
+
+
+def test_lossless_a_close_that_waits_for_a_reader_can_be_cut_short(publisher: Open, subscriber: Any) -> None:
+    made, endpoint = publisher(wait_subscriber=True, encoding="raw")
+    reader = subscriber(endpoint, "labels/", rcvhwm=1, rcvbuf=4096)
+    assert made.wait_for_subscriber(10)
+    for number in range(50):
+        made.publish(result(number, labels=np.zeros((512, 512), np.uint8)))
+    closing = threading.Thread(target=made.close)
+    closing.start()
+    closing.join(0.5)
+    assert closing.is_alive()
+    made.close(0.1)
+    closing.join(10)
+    assert not closing.is_alive()
+    reader.socket.close()  # only now libzmq stops waiting for it
 
 
 # ---- where it may bind, and who may connect ----

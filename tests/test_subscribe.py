@@ -190,7 +190,7 @@ def sender() -> Iterator[tuple[Callable[..., None], str]]:
 
 def test_gaps_are_told_but_replays_and_new_epochs_are_none(sender: Any) -> None:
     send, endpoint = sender
-    with streamseg.subscribe(endpoint, classes="person", every=True) as masks:
+    with streamseg.subscribe(endpoint, classes="person", every=True, timeout=10) as masks:
         for fields in (
             {"seq": 40, "replay": True},
             {"seq": 41},
@@ -210,7 +210,7 @@ def test_gaps_are_told_but_replays_and_new_epochs_are_none(sender: Any) -> None:
 
 def test_gaps_add_up_over_what_is_skipped(sender: Any) -> None:
     send, endpoint = sender
-    with streamseg.subscribe(endpoint, classes="person") as masks:
+    with streamseg.subscribe(endpoint, classes="person", timeout=10) as masks:
         send(seq=0)
         assert next(masks).header.seq == 0
         for seq in (1, 5, 6, 9):
@@ -224,7 +224,10 @@ def test_gaps_add_up_over_what_is_skipped(sender: Any) -> None:
 
 def test_another_major_version_is_skipped_with_one_warning(sender: Any, caplog: pytest.LogCaptureFixture) -> None:
     send, endpoint = sender
-    with streamseg.subscribe(endpoint, classes="person", every=True) as masks, caplog.at_level(logging.WARNING):
+    with (
+        streamseg.subscribe(endpoint, classes="person", every=True, timeout=10) as masks,
+        caplog.at_level(logging.WARNING),
+    ):
         for seq in range(3):
             send(seq=seq, v="2.0")
         send(seq=3, v="1.9", shape="hexagonal")
@@ -237,7 +240,10 @@ def test_another_major_version_is_skipped_with_one_warning(sender: Any, caplog: 
 def test_what_breaks_the_contract_is_skipped_with_a_warning(sender: Any, caplog: pytest.LogCaptureFixture) -> None:
     send, endpoint = sender
     topic = PERSON.encode()
-    with streamseg.subscribe(endpoint, classes="person", every=True) as masks, caplog.at_level(logging.WARNING):
+    with (
+        streamseg.subscribe(endpoint, classes="person", every=True, timeout=10) as masks,
+        caplog.at_level(logging.WARNING),
+    ):
         for parts in (
             [topic],
             [topic, b"{}"],
@@ -257,7 +263,7 @@ def test_what_breaks_the_contract_is_skipped_with_a_warning(sender: Any, caplog:
 def test_a_damaged_payload_is_an_error_where_it_is_decoded(sender: Any) -> None:
     send, endpoint = sender
     header = (HERE / "mask-raw.header").read_bytes()
-    with streamseg.subscribe(endpoint, classes="person") as masks:
+    with streamseg.subscribe(endpoint, classes="person", timeout=10) as masks:
         send([PERSON.encode(), header, b"short"])
         message = next(masks)
         with pytest.raises(WireError, match="5 bytes"):

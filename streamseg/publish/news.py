@@ -52,13 +52,13 @@ class News:
         status = self._status()
         states = {}
         for stream, topics in self._streams.items():
-            event = self._events.get(stream)
             states[stream] = {
-                "state": event.state if event else "connecting",
+                "state": "connecting",
                 "fps": 0.0,
                 "frames": published[stream],
                 "dropped": {},
                 **status.get(stream, {}),
+                **self._told(stream),
                 "published": published[stream],
                 "seq": sequences(topics),
             }
@@ -70,6 +70,11 @@ class News:
             "encoded": dict(encoded),
             "streams": states,
         }
+
+    def _told(self, stream: str) -> dict[str, Any]:
+        """The last event is newer than any status that was collected before it."""
+        event = self._events.get(stream)
+        return {} if event is None else {"state": event.state}
 
     def farewells(self) -> list[Event]:
         """An `ended` event for every stream that has told no end yet."""

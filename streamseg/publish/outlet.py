@@ -17,8 +17,6 @@ from streamseg.config import PublishConfig
 from streamseg.errors import BindError
 
 _BUFFER_BYTES = 256 * 1024
-_QUEUE_BYTES = 32 << 20
-"""What may wait for one subscriber that has stopped: the high-water mark, which counts messages, follows their size."""
 _MAX_INCOMING = 4096  # subscribers send handshakes and prefixes; libzmq drops who sends more
 _BLOCK_MS = 200  # lossless: how long one attempt to send blocks before subscriptions and closing are looked at
 
@@ -39,7 +37,6 @@ class Outlet:
         self._stack = ExitStack()
         self._socket: zmq.Socket[bytes]
         self._poller = zmq.Poller()
-        self._largest = max(1, _QUEUE_BYTES // config.queue_messages)
         self._last: dict[str, _Topic] = {}
         self.sent: dict[str, int] = {}
         self.bytes = 0
@@ -69,6 +66,8 @@ class Outlet:
 
     def _configure(self, socket: zmq.Socket[bytes]) -> None:
         lossless = self._config.wait_subscriber
+        # Not to be changed later: libzmq 4.3.5 would send the new mark to connections that it has freed already (seen
+        # as a crash of its I/O thread when a subscriber left meanwhile).
         socket.sndhwm = self._config.queue_messages
         socket.sndbuf = socket.rcvbuf = _BUFFER_BYTES
         socket.maxmsgsize = _MAX_INCOMING
@@ -89,19 +88,11 @@ class Outlet:
 
     def incoming(self) -> Iterator[bytes]:
         """Every subscription message there is."""
-        came = False
         with suppress(zmq.Again):
             while True:
                 parts = self._socket.recv_multipart(zmq.NOBLOCK)
-                came = True
                 if len(parts) == 1:
                     yield parts[0]
-        if came:
-            self._limit_queues()
-
-    def _limit_queues(self) -> None:
-        """Applies to the connections that there are: libzmq gives a new one what was set when the socket was bound."""
-        self._socket.sndhwm = max(4, min(self._config.queue_messages, _QUEUE_BYTES // self._largest))
 
     def send(
         self, topic: str, fields: dict[str, Any], payload: bytes, *, replay: bool = False, retry: Callable[[], bool]
@@ -125,9 +116,6 @@ class Outlet:
             self.replayed += self._put(topic, again, last.payload, retry)
 
     def _put(self, topic: str, fields: dict[str, Any], payload: bytes, retry: Callable[[], bool]) -> bool:
-        if len(payload) > self._largest:
-            self._largest = len(payload)
-            self._limit_queues()
         parts = [topic.encode(), wire.dump_header(fields), payload]
         while True:
             try:

@@ -143,23 +143,24 @@ class Publisher:
     def close(self, linger_s: float | None = None) -> None:
         """Send what was handed over, the last events and heartbeat; wait up to `linger_s` for subscribers to take it.
 
-        None: 2 s, or without end where the configuration says `wait_subscriber`. Raises StageError if it had died.
+        None: 2 s, or without end where the configuration says `wait_subscriber`; closing once more, from another thread
+        or a signal handler, can then only shorten it. Raises StageError if the publisher had died.
         """
-        if not self._threads:
+        threads = self._threads
+        if not threads:
             return
         if linger_s is None:
             linger_s = math.inf if self._config.wait_subscriber else 2.0
-        self._give_up_at = time.monotonic() + linger_s
+        self._give_up_at = min(self._give_up_at, time.monotonic() + linger_s)
         self._subscriptions.close()
         for lane in self._lanes:
             lane.close()
-        for thread in self._threads[:-1]:
+        for thread in threads[:-1]:
             thread.join()
         self._inbox.close()
-        self._threads[-1].join()
-        self._threads = []
-        self._alarm.close()
-        self._bell.close()
+        while threads[-1].is_alive() and time.monotonic() < self._give_up_at + _HEARTBEAT_S:
+            threads[-1].join(0.1)
+        self._threads = []  # one that is alive still lingers for a stalled reader: until that, or the process, ends
         if self._failure is not None:
             raise self._failure
 
@@ -170,7 +171,8 @@ class Publisher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(None if kind is None else 0)
+        with suppress(*([] if kind is None else [StageError])):  # what went wrong is on its way already
+            self.close(None if kind is None else 0)
 
     # ---- encoder threads ----
 
@@ -198,10 +200,14 @@ class Publisher:
     # ---- the publisher thread ----
 
     def _wake(self) -> None:
-        with suppress(BlockingIOError):  # it has been rung often enough
+        with suppress(OSError):  # it has been rung often enough, or nobody listens any more
             self._bell.send(b"!")
 
     def _run(self, bound: Future[str]) -> None:
+        with self._alarm, self._bell:
+            self._serve(bound)
+
+    def _serve(self, bound: Future[str]) -> None:
         try:
             endpoint = self._outlet.open(self._alarm)
         except BaseException as error:
