@@ -38,7 +38,7 @@ LAYERS: tuple[set[str], ...] = (
 )
 """From the bottom up. A module imports from its own layer (without going round in circles) or from below."""
 
-PARTS = re.compile(r"^street_\w+$")
+PARTS = re.compile(r"^street(\.\w+)?$")
 """The parts of the synthetic street; they belong to its layer."""
 
 ONLY_IN = {

@@ -104,7 +104,7 @@ def _drawn(source: Synthetic) -> Iterator[tuple[U8, U8]]:
 def _drawing() -> str:
     """A digest of the code that draws: pictures of an older street are not used."""
     folder = Path(synthetic.__file__).parent
-    sources = [Path(synthetic.__file__), *sorted(folder.glob("street_*.py"))]
+    sources = [Path(synthetic.__file__), *sorted((folder / "street").glob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
 
 

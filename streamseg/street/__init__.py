@@ -1,0 +1,1 @@
+"""The parts of `streamseg.synthetic`: plan, light, ground, fronts, trees, and everything that moves. Passive."""
