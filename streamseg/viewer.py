@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.style import Style
 
-from streamseg.subscribe import Message, subscribe
+from streamseg.subscriber import Message, subscribe
 from streamseg.types import U8
 
 SHOWN_COLUMNS = 100
