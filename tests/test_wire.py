@@ -217,7 +217,14 @@ def test_a_bomb_is_refused_without_being_inflated(encoding: wire.Encoding) -> No
 
 @pytest.mark.parametrize(
     ("payload", "what"),
-    [(b"", "empty"), (b"\xff\xff", "outside"), (b"00P", "cut short"), (b"oooooooooo1", "too long"), (b"51", "cover"), (b"K1", "below 0")],
+    [
+        (b"", "empty"),
+        (b"\xff\xff", "outside"),
+        (b"00P", "cut short"),
+        (b"oooooooooo1", "too long"),
+        (b"51", "cover"),
+        (b"K1", "below 0"),
+    ],
 )
 def test_coco_rle_errors_say_what_is_wrong(payload: bytes, what: str) -> None:
     with pytest.raises(WireError, match=what):
