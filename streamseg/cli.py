@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from streamseg.errors import StreamsegError
+from streamseg.errors import ConfigError, StreamsegError
 
 if TYPE_CHECKING:
     from streamseg.config import Config
@@ -291,13 +291,35 @@ def evaluate(
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe.yaml; see engines/street-edge/recipe.yaml.")],
     out: Annotated[Path | None, typer.Option(help="The engine bundle to write [default: the recipe's folder].")] = None,
-    data: Annotated[Path | None, typer.Option(help="Where the data sets are, in place of the recipe's roots.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the pictures are, in place of the recipe's roots.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="In place of the recipe's.")] = None,
-    work: Annotated[Path | None, typer.Option(help="Checkpoints and log [default: runs/NAME].")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="Fit the rest of the schedule into this time.")] = None,
+    work: Annotated[Path | None, typer.Option(help="Checkpoint and log [default: runs/NAME].")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the work folder, if there is one.")] = True,
+    threads: Annotated[int | None, typer.Option(min=1, help="[default: all cores]")] = None,
 ) -> None:
-    """Train an engine; Ctrl-C keeps a checkpoint, the same command goes on from it."""
-    raise NotImplementedError
+    """Train an engine. Ctrl-C keeps a checkpoint, and the same command goes on from it.
+
+    streamseg train engines/street-edge/recipe.yaml
+    """
+    try:
+        from streamseg import training
+        from streamseg.training.bundle import write_bundle
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"training needs {error.name}; pip install 'streamseg[train]'") from None
+
+    work = work or Path("runs") / training.read_recipe(recipe).name
+    trained = training.train(
+        recipe,
+        out=work,
+        data_root=data,
+        resume=resume and (work / "checkpoint.pt").exists(),
+        epochs=epochs,
+        minutes=minutes,
+        threads=threads,
+    )
+    bundle = write_bundle(trained, out or recipe.parent, data, recipe.resolve().parent)
+    print(f"{bundle.identity} written to {bundle.path}: mIoU {bundle.manifest.accuracy.get('miou', 'not measured')}")
 
 
 @bench_app.command("pipeline")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 import torch
 import yaml
 
+from streamseg.engine.bundle import Bundle
 from streamseg.errors import ConfigError
 from streamseg.training import read_recipe, train
 from streamseg.training.augment import augment
@@ -57,6 +59,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write(path: Path, root: Path, **changes: Any) -> Path:
     recipe = {
+        "name": "tiny",
+        "licence": "none",
+        "data": "drawn by the test",
+        "width": 96,
+        "height": 64,
         "classes": [{"name": name, "colour": [50 * i, 0, 0]} for i, name in enumerate(CLASSES)],
         "datasets": [{"kind": "folders", "root": str(root), "splits": ["train"]}],
         "report": {"kind": "folders", "root": str(root), "splits": ["test"]},
@@ -272,3 +279,19 @@ def test_the_shipped_recipe_reads_its_data() -> None:
     frequency = class_frequency([pictures], 11)
     assert frequency.argmax() == 3  # road
     assert frequency.min() > 0.001
+
+
+def test_the_command_line_trains_a_bundle_that_can_be_evaluated(folder: Path, tmp_path: Path) -> None:
+    recipe = write(tmp_path / "recipe.yaml", folder)
+    engine = tmp_path / "tiny"
+    command = [sys.executable, "-m", "streamseg"]
+    options = ["--out", engine, "--work", tmp_path / "work", "--threads", "1"]
+    subprocess.run([*command, "train", recipe, *options], check=True, capture_output=True)
+    evaluated = subprocess.run(
+        [*command, "eval", engine, folder, "--split", "test", "--json"], check=True, capture_output=True
+    )
+    manifest = Bundle.open(engine).manifest
+    assert manifest.accuracy["miou"] == json.loads(evaluated.stdout)["miou"]
+    assert [c.name for c in manifest.classes] == list(CLASSES)
+    assert manifest.parameters is not None
+    assert 1e6 < manifest.parameters < 2e6

@@ -70,6 +70,15 @@ class Losses(Model):
 
 
 class Recipe(Model):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    description: str = ""
+    licence: str
+    """Of the weights; the data's own licence may restrict them."""
+    data: str
+    """What they were trained on, in words."""
+    width: Annotated[int, Field(ge=32, le=8192)] = 480
+    height: Annotated[int, Field(ge=32, le=8192)] = 272
+    """The size that the engine analyses pictures at by default."""
     architecture: str = "edge"
     classes: Annotated[tuple[ClassRecipe, ...], Field(min_length=2, max_length=254)]
     datasets: Annotated[tuple[Annotated[Folders | Synthetic, Field(discriminator="kind")], ...], Field(min_length=1)]

@@ -1,0 +1,77 @@
+"""From a finished training run to an engine bundle: the program around the network, its manifest, its accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from streamseg import evaluate
+from streamseg.config import validated
+from streamseg.engine import program
+from streamseg.engine.bundle import Bundle, ClassEntry, InputEntry, Manifest, write
+from streamseg.training.loop import Trained
+from streamseg.training.recipe import Folders
+
+
+def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: Path) -> Bundle:
+    """Writes `folder`/engine.yaml and model.onnx. The accuracy in it is what `streamseg eval` measures of the bundle.
+
+    `data_root` and `base` find the recipe's report pictures, as in training. Raises EngineError.
+    """
+    recipe = trained.recipe
+    entry = InputEntry(width=recipe.width, height=recipe.height, mean=recipe.mean, std=recipe.std)
+    manifest = Manifest(
+        name=recipe.name,
+        description=recipe.description,
+        classes=tuple(ClassEntry(name=c.name, colour=c.colour) for c in recipe.classes),
+        input=entry,
+        licence=recipe.licence,
+        data=recipe.data,
+        parameters=sum(p.numel() for p in _deployed(trained.model)),
+        gmac=round(multiply_accumulates(trained.model, recipe.width, recipe.height) / 1e9, 3),
+    )
+    spec = program.ProgramSpec(mean=recipe.mean, std=recipe.std, strength=manifest.smoothing.strength)
+    bundle = write(folder, manifest, program.build(onnx.load(trained.network), spec))
+    if recipe.report is None:
+        return bundle
+    accuracy = _measured(folder, recipe.report, data_root, base)
+    return write(folder, manifest.model_copy(update={"accuracy": accuracy}), bundle.program)
+
+
+def multiply_accumulates(model: nn.Module, width: int, height: int) -> int:
+    """Of all convolutions that run in eval mode for one picture."""
+    total = 0
+
+    def count(layer: Any, _: Any, output: Any) -> None:
+        nonlocal total
+        total += output.numel() * layer.in_channels // layer.groups * layer.kernel_size[0] * layer.kernel_size[1]
+
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d)]
+    with torch.inference_mode():
+        model.eval()(torch.zeros(1, 3, height, width))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def _deployed(model: nn.Module) -> list[nn.Parameter]:
+    """The weights that inference needs: auxiliary heads are for training only."""
+    return [p for name, p in model.named_parameters() if not name.startswith("aux")]
+
+
+def _measured(folder: Path, report: Folders, data_root: Path | None, base: Path) -> dict[str, Any]:
+    root = data_root or (base / report.root)
+    split = report.splits[0]
+    config = validated({"streams": [{"source": "synthetic://street"}], "engine": {"name": str(folder)}})
+    measured = evaluate.run(config, root, split)
+    return {
+        "data": f"{root.name} {split}",
+        "pictures": measured["pictures"],
+        "miou": measured["miou"],
+        "pixel_accuracy": measured["pixel_accuracy"],
+        "iou": measured["iou"],
+    }
