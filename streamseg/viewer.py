@@ -75,7 +75,7 @@ def _one(message: Message, output: Output) -> None:
 
 def _line(message: Message) -> str:
     """One line a message: what came, of which frame, how old."""
-    header: dict[str, Any] = message.header.raw
+    header = message.header.raw
     parts = [message.topic.ljust(28)]
     if message.header.kind == "heartbeat":
         parts += [f"{name}: {s['state']} {s['fps']:.1f} fps" for name, s in header["streams"].items()]

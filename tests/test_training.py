@@ -199,7 +199,8 @@ def sets(*shares: float) -> tuple[Pictures, ...]:
 
 
 def small(**changes: Any) -> Recipe:
-    base = {"classes": [{"name": n, "colour": [0, 0, 0]} for n in CLASSES], "crop": [96, 64], "batch": 4}
+    base: dict[str, Any] = {"name": "tiny", "licence": "none", "data": "none", "crop": [96, 64], "batch": 4}
+    base["classes"] = [{"name": n, "colour": [0, 0, 0]} for n in CLASSES]
     base["datasets"] = [{"kind": "synthetic", "pictures": 1}]
     return Recipe.model_validate(base | changes)
 

@@ -15,14 +15,14 @@ import zmq
 
 
 def main() -> None:
-    endpoint, *topics = sys.argv[1:]
+    endpoint, *wanted = sys.argv[1:]
     context = zmq.Context()
     socket = context.socket(zmq.SUB)
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.RCVTIMEO, 500)
     socket.connect(endpoint)
-    for topic in topics:
-        socket.subscribe(topic)
+    for prefix in wanted:
+        socket.subscribe(prefix)
     poller = zmq.Poller()
     poller.register(socket, zmq.POLLIN)
     poller.register(sys.stdin, zmq.POLLIN)
