@@ -100,9 +100,6 @@ def run(
         streamseg run rtsp://user:password@camera/stream --fps 5
         streamseg run cameras.yaml --set publish.bind=tcp://127.0.0.1:7000
     """
-    from streamseg import service
-
-    service.log_to_stderr(verbose)
     from_file = is_config(source)
     config = configured(
         source,
@@ -116,6 +113,9 @@ def run(
         },
         fps,
     )
+    from streamseg import service  # heavy: a slip on the command line is told before it
+
+    service.log_to_stderr(verbose)
     outcome = service.run(config, give_up_unopened=not from_file, show_status=not as_json)
     report: dict[str, Any] = {
         "seconds": round(outcome.seconds, 3),
@@ -127,6 +127,8 @@ def run(
         print(json.dumps(report))
     else:
         for name, stream in outcome.streams.items():
+            if name in outcome.failed and not stream["frames"]:
+                continue  # its error says it all
             dropped = ", ".join(f"{count} {reason}" for reason, count in stream["dropped"].items()) or "0"
             print(
                 f"{name}: {stream['frames']} frames in, {stream['published']} published, dropped: {dropped}",
@@ -164,9 +166,10 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Validate a configuration, load its engine, probe each camera and name what is wrong. Ends with 1 if one fails."""
-    from streamseg import probe
-
     settings = configured(config, overrides)
+    from streamseg import probe, security
+
+    security.check_bind(settings.publish)
     engine = probe.engine(settings)
     reports = probe.streams(settings)
     if as_json:
@@ -259,7 +262,12 @@ def engine_info(
 @app.command("eval")
 def evaluate(
     engine: Annotated[str, typer.Argument(help="An engine's name or folder.")],
-    data: Annotated[Path, typer.Argument(help="A folder with SPLIT/ and SPLITannot/, or a clip (its labels in .npz).")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A folder with SPLIT/ and SPLITannot/, a clip with its labels in .npz, or synthetic://street."
+        ),
+    ],
     split: Annotated[str, typer.Option(help="Which split of the folder.")] = "test",
     smoothing: Annotated[str | None, typer.Option(help="off or average; clips only.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Analyse at this size, not the daemon's.")] = None,
@@ -274,10 +282,10 @@ def evaluate(
     streamseg eval street-edge ../shared/data/camvid --split test --json
     streamseg eval street-edge clip.mp4 --smoothing off --set engine.precision=fp32
     """
-    from streamseg import evaluate as evaluation
-
     options = {"engine.name": engine, "engine.size": size and size.split("x"), "smoothing.mode": smoothing}
     config = configured("synthetic://street", overrides, options)
+    from streamseg import evaluate as evaluation
+
     report = evaluation.run(config, data, split, save_labels)
     if as_json:
         return print(json.dumps(report))

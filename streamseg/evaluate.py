@@ -18,6 +18,7 @@ from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError
 from streamseg.ingest.frames import file_frames
 from streamseg.pipeline import engine_of
+from streamseg.synthetic import Street, StreetSpec
 from streamseg.types import U8, Frame, Planes
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -39,17 +40,19 @@ class Still:
         raise NotImplementedError("stills are evaluated, not drawn")
 
 
-def run(config: Config, data: Path, split: str, save_labels: Path | None = None) -> dict[str, Any]:
+def run(config: Config, data: Path | str, split: str, save_labels: Path | None = None) -> dict[str, Any]:
     """{"miou", "pixel_accuracy", "iou": {class: IoU or None}, "pictures", …}. Raises ConfigError, EngineError.
 
     `config` chooses engine, backend, precision and smoothing. Everything is analysed at the size that the daemon would
-    choose; pictures each for itself, clips smoothed from frame to frame.
+    choose; pictures each for itself, clips smoothed from frame to frame. `data` may be a `synthetic://street` URL.
     """
     engine = engine_of(config, threads=os.cpu_count() or 1)
     bundle = engine.bundle
     begin = time.monotonic()
     scored: Confusion | None
-    if data.is_dir():
+    if str(data).startswith("synthetic://"):
+        scored, pictures = _street(engine, StreetSpec.from_url(str(data)))
+    elif (data := Path(data)).is_dir():
         scored, pictures = _pictures(engine, data, split)
     elif data.is_file():
         scored, pictures = _clip(engine, data, save_labels)
@@ -79,6 +82,17 @@ def _pictures(engine: Engine, folder: Path, split: str) -> tuple[Confusion, int]
         labels = engine.run([_still_frame(index, np.asarray(rgb, np.uint8))])[0].labels
         confusion.add(_stretched(labels, truth.shape), truth)
         count += 1
+    return confusion, count
+
+
+def _street(engine: Engine, spec: StreetSpec) -> tuple[Confusion, int]:
+    """`spec.frames` pictures (50 by default), two seconds apart, of the drawn street with its exact labels."""
+    street = Street(spec.seed, spec.width, spec.height, spec.fps)
+    confusion, count = Confusion(len(engine.classes)), spec.frames or 50
+    for index in range(count):
+        rgb, truth = street.frame(round(index * 2 * spec.fps))
+        labels = engine.run([_still_frame(index, rgb)])[0].labels
+        confusion.add(_stretched(labels, truth.shape), truth)
     return confusion, count
 
 

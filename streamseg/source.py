@@ -23,8 +23,8 @@ SCHEMES: dict[str, Kind] = {
     "v4l2": "v4l2",
     "synthetic": "synthetic",
 }
-# Greedy up to the last @: a password may itself hold an @ or a slash.
-_CREDENTIALS = re.compile(r"(?<=://)\S*@")
+# Greedy up to the last @: a password may itself hold an @ or a slash. A scheme that is mistyped or missing hides it too.
+_CREDENTIALS = re.compile(r"(:/{1,2}|(?<![^\s'\"])(?=[^\s:/@]+:(?!/)))\S*@")
 _SECRET_QUERY = re.compile(r"(?i)((?:pass|pwd|password|token|key|auth|secret)[a-z_]*=)[^&#]*")
 
 
@@ -51,7 +51,7 @@ class Source:
 
 def masked(text: str) -> str:
     """`text` with the user name and password of any URL in it, and secret query values, replaced."""
-    return _SECRET_QUERY.sub(r"\1***", _CREDENTIALS.sub("***@", text))
+    return _SECRET_QUERY.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", text))
 
 
 def parse(text: str) -> Source:
@@ -82,8 +82,9 @@ def parse(text: str) -> Source:
 
 
 def _file(path: Path) -> Source:
+    shown = masked(str(path))  # perhaps a URL that was mistyped
     if path.is_dir():
-        raise ConfigError(f"source {str(path)!r} is a folder; give a video file")
+        raise ConfigError(f"source {shown!r} is a folder; give a video file")
     if not path.exists():
-        raise ConfigError(f"source {str(path)!r}: no such file (looked in {Path.cwd()})")
+        raise ConfigError(f"source {shown!r}: no such file (looked in {Path.cwd()})")
     return Source("file", str(path), str(path))

@@ -18,14 +18,14 @@ NAMES = tuple(COLOURS)
 STRIDE = 4
 
 
-def network() -> onnx.ModelProto:
+def network(inputs: str = "image") -> onnx.ModelProto:
     """`image` f32 [N,3,H,W] in 0..1 -> `logits` f32 [N,4,H/4,W/4]: 40 (2 c.x - c.c) is largest for the nearest c."""
     colours = np.array(list(COLOURS.values()), np.float32) / 255
     weights = numpy_helper.from_array((80 * colours).reshape(-1, 3, 1, 1), "weights")
     bias = numpy_helper.from_array(-40 * (colours**2).sum(1), "bias")
-    pool = helper.make_node("AveragePool", ["image"], ["pooled"], kernel_shape=[STRIDE] * 2, strides=[STRIDE] * 2)
+    pool = helper.make_node("AveragePool", [inputs], ["pooled"], kernel_shape=[STRIDE] * 2, strides=[STRIDE] * 2)
     nearest = helper.make_node("Conv", ["pooled", "weights", "bias"], ["logits"])
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, "H", "W"])
+    image = helper.make_tensor_value_info(inputs, TensorProto.FLOAT, ["N", 3, "H", "W"])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(COLOURS), "h", "w"])
     graph = helper.make_graph([pool, nearest], "tiny", [image], [logits], [weights, bias])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
