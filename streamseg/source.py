@@ -23,7 +23,7 @@ SCHEMES: dict[str, Kind] = {
     "v4l2": "v4l2",
     "synthetic": "synthetic",
 }
-# Greedy up to the last @: a password may itself hold an @ or a slash. A scheme that is mistyped or missing hides it too.
+# Greedy up to the last @: a password may itself hold an @ or a slash. Hidden also where the scheme is mistyped.
 _CREDENTIALS = re.compile(r"(:/{1,2}|(?<![^\s'\"])(?=[^\s:/@]+:(?!/)))\S*@")
 _SECRET_QUERY = re.compile(r"(?i)((?:pass|pwd|password|token|key|auth|secret)[a-z_]*=)[^&#]*")
 
