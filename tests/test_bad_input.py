@@ -17,7 +17,7 @@ from rtsp_server import RtspServer
 
 StartServer = Callable[..., RtspServer]
 SECRET = "s3cret-Pa55"
-NORMAL = re.compile(r"\d\d:\d\d:\d\d I .*|\S+: [1-9]\d* frames in, .*")
+NORMAL = re.compile(r"\d\d:\d\d:\d\d [ID] .*|\S+: [1-9]\d* frames in, .*")
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_run_and_check_tell_the_same(
     fails(2, ("not valid YAML",), command, tmp_path / "cameras.yaml")
     bind = ("--set", "publish.bind=tcp://0.0.0.0:5555", "--set", f"engine.name={tiny_engine}")
     fails(2, ("publish.bind", "insecure"), command, clip("h264"), *bind)
-    (tmp_path / "engine.yaml").write_text("name: x\n y")
+    (tmp_path / "engine.yaml").write_text("name: [x")
     fails(1, (r"engine\.yaml is damaged",), command, clip("h264"), "--set", f"engine.name={tmp_path}")
 
 
