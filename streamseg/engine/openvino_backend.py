@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import onnx
-import openvino
 
 from streamseg.engine.backends import CompileOptions
 from streamseg.engine.cpu_program import F32, CpuProgram
 from streamseg.engine.program import up_to_scores
 from streamseg.errors import EngineError
 from streamseg.types import U8
+
+# OpenVINO reports each import to Google Analytics, unasked, unless its telemetry package is missing. A daemon that sees
+# cameras calls nobody: None makes the import of that package fail, and OpenVINO takes its own stub.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino  # noqa: E402
 
 
 class OpenVinoProgram(CpuProgram):
