@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from streamseg.errors import EngineError
 
@@ -28,7 +28,7 @@ _DTYPES = {
 
 
 def host(value: Any) -> bool:
-    return isinstance(value, np.ndarray)
+    return isinstance(value, np.ndarray | np.generic)
 
 
 def ints(value: Any) -> list[int]:
@@ -149,6 +149,20 @@ def split(x: Any, sizes: Any = None, *, axis: int = 0, num_outputs: int | None =
     return torch.split(x, ints(sizes), dim=axis)
 
 
+def constant_of_shape(shape: Any, *, value: Any = None) -> Any:
+    filled = np.full(ints(shape), 0.0 if value is None else numpy_helper.to_array(value).item())
+    if value is not None and value.data_type == TensorProto.INT64:
+        return filled.astype(np.int64)  # sizes, which stay on the host
+    return torch.from_numpy(filled).to(_DTYPES[TensorProto.FLOAT if value is None else value.data_type])
+
+
+def depth_to_space(x: Any, *, blocksize: int, mode: str = "DCR") -> Any:
+    n, c, h, w = x.shape
+    if mode == "DCR":  # torch has the other order only: channel first, then the place in the block
+        x = x.reshape(n, blocksize**2, c // blocksize**2, h, w).transpose(1, 2).reshape(n, c, h, w)
+    return F.pixel_shuffle(x, blocksize)
+
+
 def batch_norm(x: Any, scale: Any, bias: Any, mean: Any, variance: Any, *, epsilon: float = 1e-5, **_: Any) -> Any:
     return F.batch_norm(x, mean, variance, scale, bias, training=False, eps=epsilon)
 
@@ -161,9 +175,13 @@ OPERATORS: dict[str, Operator] = {
     "Cast": cast,
     "Clip": lambda x, low=None, high=None: torch.clamp(x, low, high),
     "Concat": lambda *v, axis: np.concatenate(v, axis) if all(map(host, v)) else torch.cat(v, axis),
+    "ConstantOfShape": constant_of_shape,
     "Conv": conv,
+    "DepthToSpace": depth_to_space,
     "Div": _either(lambda a, b: a // b, torch.div),
+    "Equal": _either(np.equal, torch.eq),
     "Exp": torch.exp,
+    "Expand": lambda x, shape: x.expand(torch.broadcast_shapes(x.shape, tuple(ints(shape)))),
     "Gather": lambda x, i, *, axis=0: np.take(x, i, axis) if host(x) else x.index_select(axis, torch.as_tensor(i)),
     "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True),
     "HardSigmoid": lambda x, *, alpha=0.2, beta=0.5: torch.clamp(alpha * x + beta, 0, 1),
@@ -191,5 +209,5 @@ OPERATORS: dict[str, Operator] = {
     "Sub": _either(np.subtract, torch.sub),
     "Transpose": lambda x, *, perm: x.permute(*perm),
     "Unsqueeze": unsqueeze,
-    "Where": torch.where,
+    "Where": _either(np.where, torch.where),
 }
