@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -16,10 +15,11 @@ from streamseg.accuracy import Confusion
 from streamseg.config import Config
 from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError
-from streamseg.ingest.frames import file_frames
 from streamseg.pipeline import engine_of
+from streamseg.scoring import Watch, rounded, score, stretched
 from streamseg.synthetic import Street, StreetSpec
-from streamseg.types import U8, Frame, Planes
+from streamseg.truth import read_truth
+from streamseg.types import U8, ClassInfo, Frame, Planes
 
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -40,39 +40,47 @@ class Still:
         raise NotImplementedError("stills are evaluated, not drawn")
 
 
-def run(config: Config, data: Path | str, split: str, save_labels: Path | None = None) -> dict[str, Any]:
+def run(
+    config: Config, data: Path | str, split: str, save_labels: Path | None = None, foreground: Sequence[str] = ()
+) -> dict[str, Any]:
     """{"miou", "pixel_accuracy", "iou": {class: IoU or None}, "pictures", …}. Raises ConfigError, EngineError.
 
     `config` chooses engine, backend, precision and smoothing. Everything is analysed at the size that the daemon would
-    choose; pictures each for itself, clips smoothed from frame to frame. `data` may be a `synthetic://street` URL.
+    choose; pictures each for itself, clips smoothed from frame to frame and measured over time too (see `temporal`).
+    `data` may be a `synthetic://street` URL; `foreground` names the classes that a mask of moving objects shows.
     """
     engine = engine_of(config, threads=os.cpu_count() or 1)
-    bundle = engine.bundle
     begin = time.monotonic()
-    scored: Confusion | None
     if str(data).startswith("synthetic://"):
-        scored, pictures = _street(engine, StreetSpec.from_url(str(data)))
+        measured = _street(engine, StreetSpec.from_url(str(data)))
     elif (data := Path(data)).is_dir():
-        scored, pictures = _pictures(engine, data, split)
+        measured = _pictures(engine, data, split)
     elif data.is_file():
-        scored, pictures = _clip(engine, data, save_labels)
+        measured = _clip(engine, data, save_labels, class_ids(engine.classes, foreground))
     else:
         raise ConfigError(f"{data}: no such file or folder; give a folder with SPLIT/ and SPLITannot/, or a clip")
-    report: dict[str, Any] = {"engine": bundle.identity, "data": str(data), "pictures": pictures}
-    if scored is not None:
-        report |= {
-            "miou": _rounded(scored.miou()),
-            "pixel_accuracy": _rounded(scored.pixel_accuracy()),
-            "iou": {c.name: _rounded(v) for c, v in zip(bundle.classes, scored.iou(), strict=True)},
-        }
-    return report | {"seconds": round(time.monotonic() - begin, 2)}
+    head = {"engine": engine.bundle.identity, "data": str(data)}
+    return head | measured | {"seconds": round(time.monotonic() - begin, 2)}
 
 
-def _rounded(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)
+def class_ids(classes: Sequence[ClassInfo], names: Sequence[str]) -> list[int]:
+    """Raises ConfigError for a name that is no class."""
+    ids = {c.name: c.id for c in classes}
+    if unknown := [name for name in names if name not in ids]:
+        raise ConfigError(f"the engine has no class {unknown[0]!r}; it has {', '.join(ids)}")
+    return [ids[name] for name in names]
 
 
-def _pictures(engine: Engine, folder: Path, split: str) -> tuple[Confusion, int]:
+def accuracy(scored: Confusion, classes: Sequence[ClassInfo]) -> dict[str, Any]:
+    """The part of a report that every kind of truth allows."""
+    return {
+        "miou": rounded(scored.miou()),
+        "pixel_accuracy": rounded(scored.pixel_accuracy()),
+        "iou": {c.name: rounded(v) for c, v in zip(classes, scored.iou(), strict=True)},
+    }
+
+
+def _pictures(engine: Engine, folder: Path, split: str) -> dict[str, Any]:
     confusion, count = Confusion(len(engine.classes)), 0
     for index, (picture, truth) in enumerate(_labelled(folder, split)):
         bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
@@ -80,20 +88,20 @@ def _pictures(engine: Engine, folder: Path, split: str) -> tuple[Confusion, int]
             raise ConfigError(f"{picture}: not a picture that can be read; is it damaged?")
         rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         labels = engine.run([_still_frame(index, np.asarray(rgb, np.uint8))])[0].labels
-        confusion.add(_stretched(labels, truth.shape), truth)
+        confusion.add(stretched(labels, truth.shape), truth)
         count += 1
-    return confusion, count
+    return {"pictures": count} | accuracy(confusion, engine.classes)
 
 
-def _street(engine: Engine, spec: StreetSpec) -> tuple[Confusion, int]:
+def _street(engine: Engine, spec: StreetSpec) -> dict[str, Any]:
     """`spec.frames` pictures (50 by default), two seconds apart, of the drawn street with its exact labels."""
     street = Street(spec.seed, spec.width, spec.height, spec.fps)
     confusion, count = Confusion(len(engine.classes)), spec.frames or 50
     for index in range(count):
         rgb, truth = street.frame(round(index * 2 * spec.fps))
         labels = engine.run([_still_frame(index, rgb)])[0].labels
-        confusion.add(_stretched(labels, truth.shape), truth)
-    return confusion, count
+        confusion.add(stretched(labels, truth.shape), truth)
+    return {"pictures": count} | accuracy(confusion, engine.classes)
 
 
 def _labelled(folder: Path, split: str) -> Iterator[tuple[Path, U8]]:
@@ -110,35 +118,19 @@ def _labelled(folder: Path, split: str) -> Iterator[tuple[Path, U8]]:
         yield picture, np.asarray(truth, np.uint8)
 
 
-def _clip(engine: Engine, path: Path, save_labels: Path | None) -> tuple[Confusion | None, int]:
-    truths = _truths(path.with_suffix(".npz"))
-    if truths is None and save_labels is None:
+def _clip(engine: Engine, path: Path, save_labels: Path | None, foreground: Sequence[int]) -> dict[str, Any]:
+    truth = read_truth(path)
+    if truth is None and save_labels is None:
         raise ConfigError(f"{path}: no labels beside it (a .npz); --save-labels writes what is predicted")
-    confusion = Confusion(len(engine.classes)) if truths is not None else None
     maps: list[U8] = []
-    for index, frame in enumerate(file_frames(path)):
-        labels = engine.run([frame])[0].labels
-        maps.append(labels)
-        if confusion is not None and truths is not None and index < len(truths):
-            confusion.add(_stretched(labels, truths[index].shape), truths[index])
-    if truths is not None and len(maps) != len(truths):
-        raise ConfigError(f"{path} has {len(maps)} frames, but {path.stem}.npz has labels for {len(truths)}")
+    keep: list[Watch] = [] if save_labels is None else [lambda _, __, seen: maps.append(seen[""].labels)]
+    scored = score({"": engine}, path, truth, foreground=foreground, watches=keep)[""]
     if save_labels is not None:
         _save(save_labels, maps)
-    return confusion, len(maps)
-
-
-def _truths(path: Path) -> U8 | None:
-    """u8 [F, H, W]; None where there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        truths = np.load(path)["labels"]
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise ConfigError(f"{path}: not the labels of a clip: an array `labels` u8 [F, H, W] ({error})") from None
-    if truths.ndim != 3 or truths.dtype != np.uint8:
-        raise ConfigError(f"{path}: labels is {truths.dtype} {list(truths.shape)}; expected uint8 [F, H, W]")
-    return np.asarray(truths, np.uint8)
+    report: dict[str, Any] = {"pictures": scored.frames}
+    if truth is not None and truth.labels is not None:
+        report |= accuracy(scored.confusion, engine.classes)
+    return report | scored.report()
 
 
 def _save(path: Path, maps: list[U8]) -> None:
@@ -146,12 +138,6 @@ def _save(path: Path, maps: list[U8]) -> None:
     if len({labels.shape for labels in maps}) > 1:
         raise ConfigError("the picture size changes within the clip; give --size, so that all label maps are alike")
     np.savez_compressed(path, labels=np.stack(maps))
-
-
-def _stretched(labels: U8, shape: tuple[int, ...]) -> U8:
-    if labels.shape == shape:
-        return labels
-    return np.asarray(cv2.resize(labels, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 def _still_frame(index: int, rgb: U8) -> Frame:

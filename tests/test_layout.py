@@ -31,9 +31,12 @@ LAYERS: tuple[set[str], ...] = (
         "security",
         "models",
         "accuracy",
+        "temporal",
+        "truth",
+        "scoring",
     },
     {"pipeline"},
-    {"service", "probe", "bench", "training", "evaluate", "viewer"},
+    {"service", "probe", "bench", "training", "evaluate", "compare", "panels", "viewer"},
     {"cli", "__main__"},
 )
 """From the bottom up. A module imports from its own layer (without going round in circles) or from below."""

@@ -1,0 +1,60 @@
+"""What is known to be true of a clip: the arrays in the .npz beside it. Read once; no thread lives here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamseg.errors import ConfigError
+from streamseg.types import U8
+
+KEYS = ("labels", "moving", "foreground")
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """`labels` u8 [F, H, W] with, optionally, `moving` bool (pixels of moving objects); or, of clips in which only
+    those were marked, `foreground` u8 (0 no, 1 yes, 2 ignore)."""
+
+    path: Path
+    labels: U8 | None = None
+    moving: NDArray[np.bool_] | None = None
+    foreground: U8 | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels if self.labels is not None else self.foreground if self.foreground is not None else ())
+
+    def __repr__(self) -> str:
+        return f"Truth({self.path.name}, {len(self)} frames)"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)"""
+        known = self.labels if self.labels is not None else self.foreground
+        assert known is not None
+        return known.shape[1], known.shape[2]
+
+
+def read_truth(clip: Path) -> Truth | None:
+    """The truth of a clip, from the .npz of its name; None where there is no such file. Raises ConfigError."""
+    path = clip.with_suffix(".npz")
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as stored:
+            arrays = {key: stored[key] for key in KEYS if key in stored}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise ConfigError(f"{path}: not the labels of a clip: an array `labels` u8 [F, H, W] ({error})") from None
+    if "labels" not in arrays and "foreground" not in arrays:
+        raise ConfigError(f"{path}: not the labels of a clip: it holds no array `labels` u8 [F, H, W]")
+    shape = next(iter(arrays.values())).shape
+    for key, array in arrays.items():
+        wanted = np.bool_ if key == "moving" else np.uint8
+        if array.ndim != 3 or array.dtype != wanted or array.shape != shape:
+            expected = f"{np.dtype(wanted)} [F, H, W]" if array.ndim != 3 else f"{np.dtype(wanted)} {list(shape)}"
+            raise ConfigError(f"{path}: {key} is {array.dtype} {list(array.shape)}; expected {expected}")
+    return Truth(path, **arrays)
