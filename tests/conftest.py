@@ -20,7 +20,8 @@ import pytest
 import rtsp_server as rtsp
 import tiny_engine as tiny
 from clips import Clips
-from processes import StreamsegCli
+from daemon import ANY_PORT
+from processes import Running, StreamsegCli
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 REQUIRED = set(filter(None, os.environ.get("STREAMSEG_REQUIRE", "").split(",")))
@@ -71,6 +72,12 @@ def streamseg_cli(tmp_path: Path) -> Iterator[StreamsegCli]:
     cli = StreamsegCli(tmp_path / "cli")
     yield cli
     cli.kill_all()
+
+
+@pytest.fixture
+def run(streamseg_cli: StreamsegCli, tiny_engine: Path) -> Callable[..., Running]:
+    """`run(source, ...)` starts `streamseg run` with the tiny engine on a free port."""
+    return lambda *arguments: streamseg_cli.start("run", "--engine", tiny_engine, "--bind", ANY_PORT, *arguments)
 
 
 @pytest.fixture

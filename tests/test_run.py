@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
-import zmq
 from clips import Clips, read_number
-from processes import Finished, Running, StreamsegCli
+from daemon import ANY_PORT, STOP_SECONDS, endpoint_of, everything, report_of
+from processes import Running, StreamsegCli
 from rtsp_server import RtspServer
 from tiny_engine import NAMES
 
@@ -25,49 +21,8 @@ import streamseg
 from streamseg.received import Message
 
 StartServer = Callable[..., RtspServer]
-ANY_PORT = "tcp://127.0.0.1:*"
-STOP_SECONDS = 3.0
 
-
-@pytest.fixture
-def run(streamseg_cli: StreamsegCli, tiny_engine: Path) -> Callable[..., Running]:
-    """`run(source, ...)` starts `streamseg run` with the tiny engine on a free port."""
-    return lambda *arguments: streamseg_cli.start("run", "--engine", tiny_engine, "--bind", ANY_PORT, *arguments)
-
-
-def endpoint_of(running: Running) -> str:
-    return running.wait_for_line(r"publishing on (\S+) ")[1]
-
-
-def report_of(finished: Finished) -> dict[str, dict[str, object]]:
-    assert finished.code == 0, finished
-    report: dict[str, dict[str, object]] = json.loads(finished.stdout)
-    return report
-
-
-def everything(endpoint: str, ends: int = 1, **options: object) -> Iterator[Message]:
-    """Every message, until `ends` streams have told their end."""
-    options = {"kind": ["mask", "labels", "frame", "picture", "event"], "every": True, "timeout": 30.0} | options
-    with streamseg.subscribe(endpoint, **options) as messages:
-        for message in messages:
-            yield message
-            if message.header.kind == "event" and message.header["state"] in ("ended", "failed"):
-                ends -= 1
-                if not ends:
-                    return
-
-
-@contextmanager
-def stalled_subscriber(endpoint: str, topic: bytes = b"") -> Iterator[None]:
-    """Subscribes, and never reads."""
-    with zmq.Context() as context, context.socket(zmq.SUB) as sub:
-        sub.linger, sub.rcvhwm, sub.rcvbuf = 0, 1, 4096
-        sub.subscribe(topic)
-        sub.connect(endpoint)
-        assert sub.poll(20_000), "nothing comes"
-        yield
-
-
+StartServer = Callable[..., RtspServer]
 # Files
 
 
@@ -268,148 +223,3 @@ def test_a_camera_that_dies_leaves_the_others_untouched(
         numbers = [m.header.seq for m in seen[stream]]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
         assert len({m.header.epoch for m in seen[stream]}) == 1
-
-
-# Ending
-
-
-def test_nothing_is_encoded_for_a_subscriber_to_the_heartbeat_alone(run: Callable[..., Running]) -> None:
-    running = run("synthetic://street?size=320x180&fps=10")
-    with streamseg.subscribe(endpoint_of(running), kind="heartbeat", timeout=20) as beats:
-        beat = next(b for b in beats if next(iter(b.header["streams"].values()))["published"] >= 5)
-    assert beat.header["encoded"] == {}
-    assert running.stop(timeout=STOP_SECONDS).code == 0
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-class TestStopping:
-    """Each ends with 0, within three seconds."""
-
-    def test_a_live_stream(self, number: int, run: Callable[..., Running]) -> None:
-        running = run("synthetic://street?size=320x180&fps=10", "--json")
-        for message in everything(endpoint_of(running), kind=["labels", "event"]):
-            if message.header.kind == "labels":
-                running.send(number)
-                break
-        (stream,) = report_of(running.wait(STOP_SECONDS))["streams"].values()
-        assert stream["published"] + sum(stream["dropped"].values()) == stream["frames"]  # type: ignore[index]
-
-    def test_while_a_camera_does_not_answer(self, number: int, run: Callable[..., Running]) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as silent:  # the system connects, and nobody says a word
-            running = run(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/cam1", "--json")
-            running.wait_for_line("connecting")
-            report_of(running.stop(number, STOP_SECONDS))
-
-    def test_while_a_lossless_run_waits_for_its_subscriber(
-        self, number: int, run: Callable[..., Running], clip: Clips
-    ) -> None:
-        running = run(clip("h264", frames=30), "--wait-subscriber", "--json")
-        endpoint_of(running)
-        (stream,) = report_of(running.stop(number, STOP_SECONDS))["streams"].values()
-        assert stream["frames"] == stream["published"] == 0  # type: ignore[index]
-
-    def test_while_a_stalled_subscriber_blocks_a_lossless_run(
-        self, number: int, run: Callable[..., Running], clip: Clips
-    ) -> None:
-        path = clip("h264", frames=600, width=640, height=480)
-        running = run(path, "--wait-subscriber", "--json", "--set", "publish.queue_messages=1")
-        with stalled_subscriber(endpoint_of(running)):
-            wait_until_idle(running)
-            (stream,) = report_of(running.stop(number, STOP_SECONDS))["streams"].values()
-        assert 0 < stream["frames"] < 600, "it was not blocked"  # type: ignore[index]
-        assert stream["published"] + sum(stream["dropped"].values()) == stream["frames"]  # type: ignore[index]
-
-    def test_while_a_lossless_run_that_is_over_waits_for_a_stalled_subscriber(
-        self, number: int, run: Callable[..., Running], clip: Clips
-    ) -> None:
-        # 90 pictures fit into the 100 places of the queue, but not into the 256 kB of the socket.
-        running = run(clip("h264", frames=90, width=640, height=480), "--wait-subscriber", "--json")
-        with stalled_subscriber(endpoint_of(running), b"picture/"):
-            running.wait_for_line("ended")
-            wait_until_idle(running)
-            report_of(running.stop(number, STOP_SECONDS))
-
-
-def wait_until_idle(running: Running, seconds: float = 0.5) -> None:
-    """Until it uses (nearly) no processor time any more."""
-    process = psutil.Process(running.pid)
-    deadline = time.monotonic() + 20
-    while True:
-        before = sum(process.cpu_times()[:2])
-        time.sleep(seconds)
-        if sum(process.cpu_times()[:2]) - before <= 0.02:
-            return
-        assert time.monotonic() < deadline, "still busy"
-        assert running.process.poll() is None, running.output
-
-
-# The other commands
-
-
-def test_check_names_the_fault_of_each_camera(
-    streamseg_cli: StreamsegCli, tiny_engine: Path, clip: Clips, tmp_path: Path, free_port: int
-) -> None:
-    cameras = tmp_path / "cameras.yaml"
-    cameras.write_text(
-        f"""
-streams:
-  - {{id: good, source: {clip("h264")}}}
-  - {{id: refused, source: "rtsp://bob:${{CAMERA_PASSWORD}}@127.0.0.1:{free_port}/x"}}
-  - {{id: text, source: {clip("text")}}}
-  - {{id: audio, source: {clip("audio")}}}
-  - {{id: street, source: "synthetic://street?size=160x96"}}
-engine: {{name: {tiny_engine}}}
-"""
-    )
-    done = streamseg_cli("check", cameras, "--json", env={"CAMERA_PASSWORD": "s3cret"})
-    assert done.code == 1
-    assert "s3cret" not in done.stdout + done.stderr
-    report = json.loads(done.stdout)
-    assert report["engine"].startswith("tiny@")
-    reasons = {s["stream"]: s["reason"] for s in report["streams"]}
-    assert reasons == {"good": "ok", "refused": "refused", "text": "no-video", "audio": "no-video", "street": "ok"}
-    assert "320x240" in report["streams"][0]["detail"]
-
-
-def test_check_of_good_cameras_ends_with_0(streamseg_cli: StreamsegCli, tiny_engine: Path, clip: Clips) -> None:
-    done = streamseg_cli("check", clip("mjpeg"), "--set", f"engine.name={tiny_engine}")
-    assert (done.code, done.stderr) == (0, "")
-    assert re.fullmatch(r"ok +engine tiny@\w+ on openvino\nok +mjpeg: 320x240, .* first picture in .* s\n", done.stdout)
-
-
-def test_subscribe_prints_saves_and_ends(
-    run: Callable[..., Running], streamseg_cli: StreamsegCli, tmp_path: Path
-) -> None:
-    endpoint = endpoint_of(run("synthetic://street?size=320x180&fps=20", "--set", "streams[0].id=cam"))
-    printed = streamseg_cli("subscribe", endpoint, "--class", "white", "--count", 3, "--timeout", 20)
-    assert printed.code == 0, printed
-    assert re.fullmatch(r"(mask/white/cam/ +frame \d+ .*\n){3}", printed.stdout)
-    as_json = streamseg_cli("subscribe", endpoint, "--kind", "labels", "--count", 2, "--json", "--timeout", 20)
-    headers = [json.loads(line) for line in as_json.stdout.splitlines()]
-    assert [h["kind"] for h in headers] == ["labels", "labels"]
-    folder = tmp_path / "saved"
-    options = ("--every", "--timeout", 20, "--save", folder)
-    assert streamseg_cli("subscribe", endpoint, "--kind", "frame", "--count", 2, *options).code == 0
-    assert streamseg_cli("subscribe", endpoint, "--kind", "labels", "--count", 2, *options).code == 0
-    names = sorted(re.sub(r"\d+", "N", path.name) for path in folder.iterdir())
-    assert (
-        names
-        == ["frame-cam-N.jpg"] * 2 + ["frame-cam-N.json"] * 2 + ["labels-cam-N.json"] * 2 + ["labels-cam-N.png"] * 2
-    )
-    quiet = streamseg_cli("subscribe", endpoint, "--stream", "other", "--timeout", 0.5)
-    assert (quiet.code, quiet.stdout) == (1, "")
-    assert re.fullmatch(r"streamseg: error: .* is alive, but sent nothing on .*\n", quiet.stderr)
-
-
-def test_subscribe_tells_that_nothing_runs_there(streamseg_cli: StreamsegCli, free_port: int) -> None:
-    done = streamseg_cli("subscribe", f"tcp://127.0.0.1:{free_port}", "--timeout", 0.5)
-    assert done.code == 1
-    assert re.fullmatch(r"streamseg: error: nothing from .* is it running\?\n", done.stderr)
-
-
-def test_ctrl_c_ends_subscribe_without_a_word(run: Callable[..., Running], streamseg_cli: StreamsegCli) -> None:
-    endpoint = endpoint_of(run("synthetic://street?size=320x180&fps=20"))
-    subscriber = streamseg_cli.start("subscribe", endpoint, "--kind", "labels")
-    subscriber.wait_for_line("labels/")
-    done = subscriber.stop(signal.SIGINT, STOP_SECONDS)
-    assert (done.code, done.stderr) == (0, "")

@@ -1,0 +1,87 @@
+"""`streamseg check` and `streamseg subscribe`, as processes."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from clips import Clips
+from daemon import STOP_SECONDS, endpoint_of
+from processes import Running, StreamsegCli
+from rtsp_server import RtspServer
+
+StartServer = Callable[..., RtspServer]
+
+StartServer = Callable[..., RtspServer]
+
+
+def test_check_names_the_fault_of_each_camera(
+    streamseg_cli: StreamsegCli, tiny_engine: Path, clip: Clips, tmp_path: Path, free_port: int
+) -> None:
+    cameras = tmp_path / "cameras.yaml"
+    cameras.write_text(
+        f"""
+streams:
+  - {{id: good, source: {clip("h264")}}}
+  - {{id: refused, source: "rtsp://bob:${{CAMERA_PASSWORD}}@127.0.0.1:{free_port}/x"}}
+  - {{id: text, source: {clip("text")}}}
+  - {{id: audio, source: {clip("audio")}}}
+  - {{id: street, source: "synthetic://street?size=160x96"}}
+engine: {{name: {tiny_engine}}}
+"""
+    )
+    done = streamseg_cli("check", cameras, "--json", env={"CAMERA_PASSWORD": "s3cret"})
+    assert done.code == 1
+    assert "s3cret" not in done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["engine"].startswith("tiny@")
+    reasons = {s["stream"]: s["reason"] for s in report["streams"]}
+    assert reasons == {"good": "ok", "refused": "refused", "text": "no-video", "audio": "no-video", "street": "ok"}
+    assert "320x240" in report["streams"][0]["detail"]
+
+
+def test_check_of_good_cameras_ends_with_0(streamseg_cli: StreamsegCli, tiny_engine: Path, clip: Clips) -> None:
+    done = streamseg_cli("check", clip("mjpeg"), "--set", f"engine.name={tiny_engine}")
+    assert (done.code, done.stderr) == (0, "")
+    assert re.fullmatch(r"ok +engine tiny@\w+ on openvino\nok +mjpeg: 320x240, .* first picture in .* s\n", done.stdout)
+
+
+def test_subscribe_prints_saves_and_ends(
+    run: Callable[..., Running], streamseg_cli: StreamsegCli, tmp_path: Path
+) -> None:
+    endpoint = endpoint_of(run("synthetic://street?size=320x180&fps=20", "--set", "streams[0].id=cam"))
+    printed = streamseg_cli("subscribe", endpoint, "--class", "white", "--count", 3, "--timeout", 20)
+    assert printed.code == 0, printed
+    assert re.fullmatch(r"(mask/white/cam/ +frame \d+ .*\n){3}", printed.stdout)
+    as_json = streamseg_cli("subscribe", endpoint, "--kind", "labels", "--count", 2, "--json", "--timeout", 20)
+    headers = [json.loads(line) for line in as_json.stdout.splitlines()]
+    assert [h["kind"] for h in headers] == ["labels", "labels"]
+    folder = tmp_path / "saved"
+    options = ("--every", "--timeout", 20, "--save", folder)
+    assert streamseg_cli("subscribe", endpoint, "--kind", "frame", "--count", 2, *options).code == 0
+    assert streamseg_cli("subscribe", endpoint, "--kind", "labels", "--count", 2, *options).code == 0
+    names = sorted(re.sub(r"\d+", "N", path.name) for path in folder.iterdir())
+    assert (
+        names
+        == ["frame-cam-N.jpg"] * 2 + ["frame-cam-N.json"] * 2 + ["labels-cam-N.json"] * 2 + ["labels-cam-N.png"] * 2
+    )
+    quiet = streamseg_cli("subscribe", endpoint, "--stream", "other", "--timeout", 0.5)
+    assert (quiet.code, quiet.stdout) == (1, "")
+    assert re.fullmatch(r"streamseg: error: .* is alive, but sent nothing on .*\n", quiet.stderr)
+
+
+def test_subscribe_tells_that_nothing_runs_there(streamseg_cli: StreamsegCli, free_port: int) -> None:
+    done = streamseg_cli("subscribe", f"tcp://127.0.0.1:{free_port}", "--timeout", 0.5)
+    assert done.code == 1
+    assert re.fullmatch(r"streamseg: error: nothing from .* is it running\?\n", done.stderr)
+
+
+def test_ctrl_c_ends_subscribe_without_a_word(run: Callable[..., Running], streamseg_cli: StreamsegCli) -> None:
+    endpoint = endpoint_of(run("synthetic://street?size=320x180&fps=20"))
+    subscriber = streamseg_cli.start("subscribe", endpoint, "--kind", "labels")
+    subscriber.wait_for_line("labels/")
+    done = subscriber.stop(signal.SIGINT, STOP_SECONDS)
+    assert (done.code, done.stderr) == (0, "")
