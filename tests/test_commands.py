@@ -11,11 +11,6 @@ from pathlib import Path
 from clips import Clips
 from daemon import STOP_SECONDS, endpoint_of
 from processes import Running, StreamsegCli
-from rtsp_server import RtspServer
-
-StartServer = Callable[..., RtspServer]
-
-StartServer = Callable[..., RtspServer]
 
 
 def test_check_names_the_fault_of_each_camera(

@@ -22,7 +22,7 @@ from streamseg.received import Message
 
 StartServer = Callable[..., RtspServer]
 
-StartServer = Callable[..., RtspServer]
+
 # Files
 
 

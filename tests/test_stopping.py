@@ -12,13 +12,8 @@ import pytest
 from clips import Clips
 from daemon import STOP_SECONDS, endpoint_of, everything, report_of, stalled_subscriber
 from processes import Running
-from rtsp_server import RtspServer
 
 import streamseg
-
-StartServer = Callable[..., RtspServer]
-
-StartServer = Callable[..., RtspServer]
 
 
 def test_nothing_is_encoded_for_a_subscriber_to_the_heartbeat_alone(run: Callable[..., Running]) -> None:
