@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +12,13 @@ import cv2
 
 from streamseg.bench.baseline import Baseline
 from streamseg.bench.stages import measure
+from streamseg.bench.subscriber import sink
 from streamseg.config import Config, validated
 from streamseg.errors import ConfigError, EngineError
 from streamseg.ingest.frames import source_frames
 from streamseg.ingest.reader import ReadOptions
 from streamseg.pipeline import Pipeline, engine_of
-from streamseg.publish import Publisher
 
-TOPICS = ("frame/", "labels/")
 Say = Any
 
 
@@ -42,42 +36,12 @@ class Plan:
     overrides: tuple[str, ...]
 
 
-class Sink:
-    """The subscriber's process: started, waited for, and asked for its report."""
-
-    def __init__(self, endpoint: str, topics: tuple[str, ...] = TOPICS) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "streamseg.bench.sink", endpoint, *topics],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-
-    def report(self) -> dict[str, Any]:
-        """Ends the sink once it has read everything, and returns its messages."""
-        out, _ = self._process.communicate()
-        report: dict[str, Any] = json.loads(out)
-        return report
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
-@contextmanager
-def sink(endpoint: str) -> Iterator[Sink]:
-    process = Sink(endpoint)
-    try:
-        yield process
-    finally:
-        process.kill()
-
-
 def run(plan: Plan, say: Say) -> dict[str, Any]:
     """The report as `--json` prints it. Refuses to report a rate while frames were dropped. Raises StreamsegError."""
     cv2.setNumThreads(1)
     config = _config(plan)
     say("measuring each stage alone, on one thread")
-    stages = _stages(config, plan)
+    stages = measure(config, engine_of(config), plan.stage_frames)
     cores = len(os.sched_getaffinity(0))
     runs, loops = [], []
     for number in range(plan.rounds):
@@ -123,18 +87,6 @@ def _config(plan: Plan) -> Config:
     if not plan.paced and kind not in ("file", "synthetic"):
         raise ConfigError(f"{plan.source}: a live source comes at its own rate; add --paced")
     return config
-
-
-def _stages(config: Config, plan: Plan) -> dict[str, float]:
-    engine = engine_of(config)
-    publisher = Publisher(config.publish, [config.streams[0].name], engine.classes, engine=engine.bundle.identity)
-    try:
-        with sink(publisher.open()):
-            if not publisher.wait_for_subscriber(10):
-                raise EngineError("the benchmark's subscriber did not come within 10 s")
-            return measure(config, engine, publisher, plan.stage_frames)
-    finally:
-        publisher.close(0)
 
 
 def _pipeline(config: Config) -> dict[str, Any]:
@@ -201,7 +153,8 @@ def text(report: dict[str, Any]) -> str:
         "decode, overlay and JPEG are on; overlay pictures and label maps are subscribed to",
         f"stages alone (CPU ms a frame)   {stages}   sum {sum(report['stages_ms'].values()):.2f}",
         f"pipeline   {report['fps']:.1f} FPS of {report['bound_fps']:.1f} possible: "
-        f"efficiency {report['efficiency']:.2f}   ({report['cpu_ms_per_frame']:.2f} CPU ms a frame; rounds {report['fps_rounds']})",
+        f"efficiency {report['efficiency']:.2f}",
+        f"           {report['cpu_ms_per_frame']:.2f} CPU ms a frame; rounds {report['fps_rounds']} FPS",
         f"latency, capture to message (ms)   {latency}",
     ]
     if "ratio" in report:

@@ -30,7 +30,7 @@ def main() -> None:
     while True:
         ready = dict(poller.poll())
         if socket in ready:
-            topic, header, payload = socket.recv_multipart()
+            _, header, payload = socket.recv_multipart()
             arrivals.append((header, time.time_ns(), len(payload)))
         elif sys.stdin.fileno() in ready:
             break

@@ -2,73 +2,103 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 
 from streamseg import overlay
+from streamseg.bench.subscriber import TOPICS, sink
 from streamseg.config import Config
 from streamseg.encode import Encoder, jpeg
 from streamseg.engine.engine import Engine
+from streamseg.errors import ConfigError
 from streamseg.ingest.frames import source_frames
 from streamseg.ingest.reader import ReadOptions
-from streamseg.publish import Publisher
+from streamseg.publish.outlet import Outlet
 from streamseg.types import Frame
 
-CHUNK = 32
-"""Decoded frames held at a time: 1080p planes are 3 MB each."""
+CHUNK = 8
+"""Frames that one stage works on before the next one does."""
 
 
-def measure(config: Config, engine: Engine, publisher: Publisher, frames: int) -> dict[str, float]:
+def measure(config: Config, engine: Engine, frames: int) -> dict[str, float]:
     """CPU milliseconds a frame of every stage: decode, convert, infer, overlay, jpeg, mask, publish.
 
-    CPU time is the whole process's, so that a library's own worker threads count too. `publisher` is open and has a
-    subscriber to everything measured; its share is what sending costs beyond the encoding measured before.
+    CPU time is the whole process's, so that a library's own worker threads count too. The first chunk warms up.
     """
     stream = config.streams[0]
     source: Generator[Frame] = source_frames(stream.parsed, ReadOptions(decode_threads=1), stream.name)
-    clock = _Stopwatch()
-    done = 0
-    with closing(source):
+    stages = _Stages(config, engine)
+    done = -CHUNK
+    with closing(source), stages.connected():
         while done < frames:
-            with clock("decode"):
-                chunk = list(islice(source, min(CHUNK, frames - done)))
+            if done == 0:
+                stages.clock.seconds.clear()
+            with stages.clock("decode"):
+                chunk = list(islice(source, CHUNK))
             if not chunk:
                 break
-            _chunk(chunk, engine, publisher, config, clock)
+            stages.run(chunk)
             done += len(chunk)
-    # Inference includes its own conversion, and publishing its own encoding: what was measured alone comes off.
-    spent = clock.seconds
-    spent["infer"] -= spent["convert"]
-    spent["publish"] -= spent["overlay"] + spent["jpeg"] + spent["mask"]
-    return {stage: 1000 * max(0.0, seconds) / max(1, done) for stage, seconds in spent.items()}
+    if done <= 0:
+        raise ConfigError(f"{stream.parsed.shown}: too short to measure; give at least {2 * CHUNK} frames")
+    spent = stages.clock.seconds
+    spent["infer"] -= spent["convert"]  # the engine converts too, and that was measured alone
+    return {stage: 1000 * seconds / done for stage, seconds in spent.items()}
 
 
-def _chunk(frames: Sequence[Frame], engine: Engine, publisher: Publisher, config: Config, clock: _Stopwatch) -> None:
-    size = engine.size_for(frames[0].picture.width, frames[0].picture.height)
-    engine.program(size)
-    with clock("convert"):
-        for frame in frames:
-            frame.picture.rgb(*size)
-    with clock("infer"):
-        results = [engine.run([frame])[0] for frame in frames]
-    with clock("overlay"):
-        drawn = [overlay.annotate(r.frame.picture.planes(), r.labels, engine.classes) for r in results]
-    with clock("jpeg"):
-        for planes in drawn:
-            jpeg(planes, config.publish.jpeg_quality)
-    encoder = Encoder(engine.classes, encoding=config.publish.encoding, jpeg_quality=config.publish.jpeg_quality)
-    with clock("mask"):
-        for result in results:
-            list(encoder.messages(result, lambda topic: topic.startswith("labels/")))
-    sent = sum(publisher.counters.results.values())
-    with clock("publish"):
-        for result in results:
-            publisher.publish(result)
-        # The hand-over is asynchronous: done when the publisher's own thread has sent the last one.
-        while sum(publisher.counters.results.values()) < sent + len(results):
-            time.sleep(0.0005)
+class _Stages:
+    """The stages after decoding, each over a whole chunk, on the caller's thread."""
+
+    def __init__(self, config: Config, engine: Engine) -> None:
+        publish = config.publish
+        self.clock = _Stopwatch()
+        self._engine = engine
+        self._quality = publish.jpeg_quality
+        self._undrawn = engine.bundle.undrawn
+        self._encoder = Encoder(
+            engine.classes, encoding=publish.encoding, jpeg_quality=publish.jpeg_quality, undrawn=self._undrawn
+        )
+        self._outlet = Outlet(publish)
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """With a subscriber to everything that is sent."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            endpoint = self._outlet.open(ours)
+            try:
+                with sink(endpoint):
+                    waiting = len(TOPICS)
+                    while waiting:
+                        self._outlet.poll(10)
+                        waiting -= len(list(self._outlet.incoming()))
+                    yield
+            finally:
+                self._outlet.close(0)
+
+    def run(self, frames: Sequence[Frame]) -> None:
+        engine = self._engine
+        size = engine.size_for(frames[0].picture.width, frames[0].picture.height)
+        engine.program(size)
+        with self.clock("convert"):
+            for frame in frames:
+                frame.picture.rgb(*size)
+        with self.clock("infer"):
+            results = [engine.run([frame])[0] for frame in frames]
+        for result in results:  # one at a time, as in the pipeline: eight pictures of 1080p do not fit into a cache
+            planes = result.frame.picture.planes()
+            with self.clock("overlay"):
+                drawn = overlay.annotate(planes, result.labels, engine.classes, undrawn=self._undrawn)
+            with self.clock("jpeg"):
+                picture = jpeg(drawn, self._quality)
+            with self.clock("mask"):
+                message = next(self._encoder.messages(result, lambda topic: topic.startswith("labels/")))
+            with self.clock("publish"):
+                self._outlet.send(message.topic, message.fields, message.payload, retry=lambda: True)
+                self._outlet.send(f"frame/{result.frame.stream}/", message.fields, picture, retry=lambda: True)
 
 
 class _Stopwatch:
