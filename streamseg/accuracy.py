@@ -38,6 +38,13 @@ class Confusion:
         iou = self.iou()
         return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
 
+    def miou_present(self) -> float:
+        """Mean of `iou` over the classes that truly occur; nan when there are none. For comparisons on little data:
+        `miou` leaps by 1 / classes when the last stray pixel of a class that is not there goes away.
+        """
+        iou = self.iou()[self.counts.sum(1) > 0]
+        return float(iou.mean()) if iou.size else float("nan")
+
     def pixel_accuracy(self) -> float:
         """Share of the labelled pixels that are right; nan when there are none."""
         total = int(self.counts.sum())

@@ -6,14 +6,13 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from streamseg import measuring
+from streamseg.commandline import Json, Overrides, configured, is_config, table
 from streamseg.errors import ConfigError, StreamsegError
-
-if TYPE_CHECKING:
-    from streamseg.config import Config
 
 app = typer.Typer(
     name="streamseg",
@@ -24,15 +23,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 engine_app = typer.Typer(help="The engines there are: list them, read a model card.", no_args_is_help=True)
-bench_app = typer.Typer(help="Measure this machine: every number is a ratio from one run.", no_args_is_help=True)
 app.add_typer(engine_app, name="engine")
-app.add_typer(bench_app, name="bench")
-
-Json = Annotated[bool, typer.Option("--json", help="Print the report as one JSON object on stdout.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override any setting, such as streams[0].fps=5. Repeatable."),
-]
+app.add_typer(measuring.bench_app, name="bench")
 
 
 def main() -> None:
@@ -138,27 +130,6 @@ def run(
         raise next(iter(outcome.failed.values()))
 
 
-def is_config(source: str) -> bool:
-    return source.lower().endswith((".yaml", ".yml"))
-
-
-def configured(
-    source: str, overrides: list[str] | None, options: dict[str, Any] | None = None, fps: float | None = None
-) -> Config:
-    """The configuration of a file, or of one bare source, with the command line's options laid over it."""
-    from streamseg.config import read, validated
-
-    data: dict[str, Any] = read(Path(source)) if is_config(source) else {"streams": [{"source": source}]}
-    for path, value in (options or {}).items():
-        section, _, key = path.partition(".")
-        if value is not None and isinstance(data.setdefault(section, {}), dict):
-            data[section][key] = value
-    for stream in data.get("streams") or []:
-        if fps is not None and isinstance(stream, dict):
-            stream["fps"] = fps
-    return validated(data, overrides or [], source if is_config(source) else "")
-
-
 @app.command()
 def check(
     config: Annotated[str, typer.Argument(metavar="CONFIG|SOURCE", help="The configuration, or one source.")],
@@ -241,7 +212,7 @@ def engine_list(as_json: Json = False) -> None:
         )
     if as_json:
         return print(json.dumps(rows))
-    return _table(rows)
+    return table(rows)
 
 
 @engine_app.command("info")
@@ -259,40 +230,7 @@ def engine_info(
     return print(card.read_text() if card.is_file() else (bundle.path / "engine.yaml").read_text())
 
 
-@app.command("eval")
-def evaluate(
-    engine: Annotated[str, typer.Argument(help="An engine's name or folder.")],
-    data: Annotated[
-        str,
-        typer.Argument(
-            help="A folder with SPLIT/ and SPLITannot/, a clip with its labels in .npz, or synthetic://street."
-        ),
-    ],
-    split: Annotated[str, typer.Option(help="Which split of the folder.")] = "test",
-    smoothing: Annotated[str | None, typer.Option(help="off or average; clips only.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Analyse at this size, not the daemon's.")] = None,
-    save_labels: Annotated[
-        Path | None, typer.Option(help="Clips: write the label maps, u8 [F,H,W], to this .npz.")
-    ] = None,
-    overrides: Overrides = None,
-    as_json: Json = False,
-) -> None:
-    """Accuracy on labelled pictures or clips: per-class IoU, mIoU, pixel accuracy.
-
-    streamseg eval street-edge ../shared/data/camvid --split test --json
-    streamseg eval street-edge clip.mp4 --smoothing off --set engine.precision=fp32
-    """
-    options = {"engine.name": engine, "engine.size": size and size.split("x"), "smoothing.mode": smoothing}
-    config = configured("synthetic://street", overrides, options)
-    from streamseg import evaluate as evaluation
-
-    report = evaluation.run(config, data, split, save_labels)
-    if as_json:
-        return print(json.dumps(report))
-    if "iou" in report:
-        _table([{"class": name, "IoU": iou} for name, iou in report["iou"].items()])
-        print(f"mIoU {report['miou']}   pixel accuracy {report['pixel_accuracy']}")
-    return print(f"{report['pictures']} pictures, {report['engine']}, {report['seconds']} s")
+app.command("eval")(measuring.evaluate)
 
 
 @app.command()
@@ -328,41 +266,3 @@ def train(
     )
     bundle = write_bundle(trained, out or recipe.parent, data, recipe.resolve().parent)
     print(f"{bundle.identity} written to {bundle.path}: mIoU {bundle.manifest.accuracy.get('miou', 'not measured')}")
-
-
-@bench_app.command("pipeline")
-def bench_pipeline(
-    source: Annotated[str, typer.Argument(help="A file, or synthetic://street?pace=max&frames=500.")],
-    engine: Annotated[str, typer.Option(help="An engine's name or folder.")] = "street-edge",
-    streams: Annotated[int, typer.Option(min=1, help="Copies of the source, side by side.")] = 1,
-    paced: Annotated[bool, typer.Option("--paced", help="Play each at its own rate instead of flat out.")] = False,
-    rounds: Annotated[int, typer.Option(min=1, help="Repetitions; the median one is reported.")] = 3,
-    stage_frames: Annotated[int, typer.Option(min=1, help="Frames over which each stage alone is timed.")] = 200,
-    baseline: Annotated[
-        bool, typer.Option("--baseline", help="Alternate with the loop one would write by hand.")
-    ] = False,
-    overrides: Overrides = None,
-    as_json: Json = False,
-) -> None:
-    """The whole pipeline against the sum of its stages' CPU time, with one subscriber to pictures and label maps.
-
-    bound = cores / (CPU seconds that the stages need alone, one thread each); efficiency = FPS / bound.
-
-        streamseg bench pipeline clip-1080p.mp4 --baseline
-        streamseg bench pipeline "synthetic://street?fps=25&frames=500" --paced
-    """
-    from streamseg.bench import pipeline as bench
-
-    plan = bench.Plan(source, engine, streams, paced, rounds, stage_frames, baseline, tuple(overrides or ()))
-    report = bench.run(plan, lambda line: print(line, file=sys.stderr))
-    print(json.dumps(report) if as_json else bench.text(report))
-
-
-def _table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*(rows[0] if rows else ["nothing found"]), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*("-" if value is None else str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -75,6 +75,7 @@ def accuracy(scored: Confusion, classes: Sequence[ClassInfo]) -> dict[str, Any]:
     """The part of a report that every kind of truth allows."""
     return {
         "miou": rounded(scored.miou()),
+        "miou_present": rounded(scored.miou_present()),
         "pixel_accuracy": rounded(scored.pixel_accuracy()),
         "iou": {c.name: rounded(v) for c, v in zip(classes, scored.iou(), strict=True)},
     }

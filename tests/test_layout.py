@@ -37,7 +37,7 @@ LAYERS: tuple[set[str], ...] = (
     },
     {"pipeline"},
     {"service", "probe", "bench", "training", "evaluate", "compare", "panels", "viewer"},
-    {"cli", "__main__"},
+    {"cli", "commandline", "measuring", "__main__"},
 )
 """From the bottom up. A module imports from its own layer (without going round in circles) or from below."""
 

@@ -1,0 +1,119 @@
+"""The commands that measure: `eval` and `bench`. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamseg.commandline import Json, Overrides, configured, table
+from streamseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamseg.config import Config
+
+bench_app = typer.Typer(help="Measure this machine: every number is a ratio from one run.", no_args_is_help=True)
+
+
+def evaluate(
+    engine: Annotated[str, typer.Argument(help="An engine's name or folder.")],
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            help="A folder with SPLIT/ and SPLITannot/, clips with their labels in .npz, or synthetic://street."
+        ),
+    ],
+    split: Annotated[str, typer.Option(help="Which split of the folder.")] = "test",
+    smoothing: Annotated[
+        str | None,
+        typer.Option(metavar="MODE[:STRENGTH],…", help="off, average:0.2, …; clips only. Several are compared."),
+    ] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="Analyse at this size, not the daemon's.")] = None,
+    save_labels: Annotated[
+        Path | None, typer.Option(help="One clip: write the label maps, u8 [F,H,W], to this .npz.")
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="One clip: write raw, smoothed, truth and flicker side by side.")
+    ] = None,
+    foreground: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS,…", help="The classes that a clip's mask of moving objects (.npz) shows."),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Accuracy on labelled pictures; on clips also flicker, video consistency, moving objects and detection lag.
+
+    streamseg eval street-edge ../shared/data/camvid --split test --json
+    streamseg eval street-edge gate.mp4 yard.mp4 --smoothing off,average
+    streamseg eval street-edge gate.mp4 --video side-by-side.mp4
+    """
+    modes = smoothing.split(",") if smoothing else ["off", ""] if video else [""]
+    configs = {}
+    for mode in modes:
+        name, _, strength = mode.partition(":")
+        options = {"engine.name": engine, "engine.size": size and size.split("x")}
+        options |= {"smoothing.mode": name or None, "smoothing.strength": strength or None}
+        configs[mode] = configured("synthetic://street", overrides, options)
+    shown = foreground.split(",") if foreground else []
+    if len(data) > 1 or len(configs) > 1 or video:
+        if save_labels:
+            raise ConfigError("--save-labels takes one clip and one way of smoothing")
+        return _compared(configs, data, shown, video, as_json)
+    from streamseg import evaluate as evaluation
+
+    report = evaluation.run(configs[modes[0]], data[0], split, save_labels, shown)
+    if as_json:
+        return print(json.dumps(report))
+    if "iou" in report:
+        table([{"class": name, "IoU": iou} for name, iou in report["iou"].items()])
+        print(f"mIoU {report['miou']}   pixel accuracy {report['pixel_accuracy']}")
+    if "changed" in report:
+        single = {k: v for k, v in report.items() if isinstance(v, int | float | None) and k != "seconds"}
+        print("   ".join(f"{k} {v}" for k, v in single.items() if k not in ("miou", "pixel_accuracy", "pictures")))
+    return print(f"{report['pictures']} pictures, {report['engine']}, {report['seconds']} s")
+
+
+def _compared(
+    configs: dict[str, Config], data: list[str], foreground: list[str], video: Path | None, as_json: bool
+) -> None:
+    from streamseg import compare
+
+    clips = [Path(each) for each in data]
+    report = compare.run(configs, clips, foreground=foreground, video=video, progress=sys.stderr.isatty())
+    if as_json:
+        return print(json.dumps(report))
+    table(compare.table(report))
+    pictures = sum(clip["pictures"] for clip in report["clips"])
+    return print(f"{len(clips)} clips, {pictures} pictures, {report['engine']}, {report['seconds']} s")
+
+
+@bench_app.command("pipeline")
+def bench_pipeline(
+    source: Annotated[str, typer.Argument(help="A file, or synthetic://street?pace=max&frames=500.")],
+    engine: Annotated[str, typer.Option(help="An engine's name or folder.")] = "street-edge",
+    streams: Annotated[int, typer.Option(min=1, help="Copies of the source, side by side.")] = 1,
+    paced: Annotated[bool, typer.Option("--paced", help="Play each at its own rate instead of flat out.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions; the median one is reported.")] = 3,
+    stage_frames: Annotated[int, typer.Option(min=1, help="Frames over which each stage alone is timed.")] = 200,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Alternate with the loop one would write by hand.")
+    ] = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """The whole pipeline against the sum of its stages' CPU time, with one subscriber to pictures and label maps.
+
+    bound = cores / (CPU seconds that the stages need alone, one thread each); efficiency = FPS / bound.
+
+        streamseg bench pipeline clip-1080p.mp4 --baseline
+        streamseg bench pipeline "synthetic://street?fps=25&frames=500" --paced
+    """
+    from streamseg.bench import pipeline as bench
+
+    plan = bench.Plan(source, engine, streams, paced, rounds, stage_frames, baseline, tuple(overrides or ()))
+    report = bench.run(plan, lambda line: print(line, file=sys.stderr))
+    print(json.dumps(report) if as_json else bench.text(report))
