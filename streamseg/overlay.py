@@ -23,7 +23,7 @@ _RGB_TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5
 
 
 def full_range(planes: Planes) -> Planes:
-    """The picture in the full range that JPEG means, as contiguous planes (0.2 ms at 1080p)."""
+    """The picture in the full range that JPEG means, as contiguous planes (0.45 ms at 1080p)."""
     if planes.full_range:
         y, u, v = map(np.ascontiguousarray, (planes.y, planes.u, planes.v))
         return Planes(y, u, v, full_range=True)
@@ -44,7 +44,7 @@ def annotate(
     gain = 1.0 if planes.full_range else _CHROMA_GAIN
     shift = (1 - ALPHA) * 128 * (1 - gain)
     plain = None
-    if kept.any():
+    if undrawn or int(labels.max()) >= len(classes):  # the common case skips a pass
         plain = cv2.resize(cv2.LUT(labels, kept), size, interpolation=cv2.INTER_NEAREST)
     blended: list[U8] = []
     for chroma, table in ((planes.u, colours[1]), (planes.v, colours[2])):
@@ -60,11 +60,16 @@ def annotate(
 
 
 def _luma(y: U8) -> U8:
-    return np.asarray(cv2.convertScaleAbs(y, alpha=_LUMA_GAIN, beta=-16 * _LUMA_GAIN), np.uint8)
+    return _scaled(y, _LUMA_GAIN, -16 * _LUMA_GAIN)
 
 
 def _chroma(c: U8) -> U8:
-    return np.asarray(cv2.convertScaleAbs(c, alpha=_CHROMA_GAIN, beta=128 * (1 - _CHROMA_GAIN)), np.uint8)
+    return _scaled(c, _CHROMA_GAIN, 128 * (1 - _CHROMA_GAIN))
+
+
+def _scaled(plane: U8, gain: float, shift: float) -> U8:
+    # Not convertScaleAbs (0.23 ms at 1080p against 0.30 ms): it folds a black below 16 back into grey.
+    return np.asarray(cv2.addWeighted(plane, gain, plane, 0, shift), np.uint8)
 
 
 @lru_cache(maxsize=16)
@@ -75,7 +80,6 @@ def _tables(classes: tuple[ClassInfo, ...], undrawn: frozenset[int]) -> tuple[U8
     for c in classes:
         colours[:, c.id] = _ycc(np.array(c.colour))
         kept[c.id] = 255 if c.id in undrawn else 0
-    kept[len(classes) :] = 255 if undrawn else 0  # nothing is kept unless asked: the common case skips a pass
     return colours, kept
 
 
