@@ -45,7 +45,7 @@ def read_truth(clip: Path) -> Truth | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path) as stored:
+        with path.open("rb") as file, np.load(file) as stored:  # np.load leaves a file open that is damaged
             arrays = {key: stored[key] for key in KEYS if key in stored}
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise ConfigError(f"{path}: not the labels of a clip: an array `labels` u8 [F, H, W] ({error})") from None

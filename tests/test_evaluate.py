@@ -1,0 +1,233 @@
+"""`streamseg eval` from end to end: what it says of label maps whose accuracy was counted by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from clips import Clips
+from processes import StreamsegCli
+from tiny_engine import NAMES
+
+from streamseg import evaluate
+from streamseg.config import validated
+from streamseg.errors import ConfigError
+from streamseg.ingest.frames import file_frames
+from streamseg.types import U8
+
+SIZE = (160, 96)
+GROUND, BLACK, WHITE, SQUARE = range(len(NAMES))
+Corrupt = Callable[[U8], U8]
+
+
+def run(engine: Path, data: Path, **options: Any) -> dict[str, Any]:
+    smoothing = {"mode": options.pop("smoothing", "off")}
+    settings = {"streams": [{"source": "synthetic://street"}], "engine": {"name": str(engine)}, "smoothing": smoothing}
+    return evaluate.run(validated(settings), data, options.pop("split", "test"), **options)
+
+
+@pytest.fixture(scope="module")
+def predicted(clip: Clips, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, U8]:
+    """(a clip, the label maps that eval saved of it), of the size at which it is analysed: nothing is scaled."""
+    path = clip("h264", frames=6, width=SIZE[0], height=SIZE[1])
+    saved = tmp_path_factory.mktemp("labels") / "saved.npz"
+    report = run(tiny_engine, path, save_labels=saved)
+    assert report["pictures"] == 6
+    assert "miou" not in report
+    labels = np.load(saved)["labels"]
+    assert labels.shape == (6, *SIZE[::-1])
+    assert set(np.unique(labels)) == {GROUND, BLACK, WHITE, SQUARE}
+    return path, labels
+
+
+@pytest.fixture
+def folder(predicted: tuple[Path, U8], tmp_path: Path) -> Callable[..., Path]:
+    """`folder(corrupt)` -> pictures with annotations made of the engine's own answers, changed by `corrupt`."""
+
+    def make(corrupt: Corrupt = lambda labels: labels, split: str = "test") -> Path:
+        for name in (split, f"{split}annot"):
+            (tmp_path / name).mkdir()
+        path, labels = predicted
+        for frame, answer in zip(file_frames(path), labels, strict=True):
+            rgb = frame.picture.rgb(*SIZE)
+            assert cv2.imwrite(str(tmp_path / split / f"{frame.number}.png"), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+            assert cv2.imwrite(str(tmp_path / f"{split}annot" / f"{frame.number}.png"), corrupt(answer.copy()))
+        return tmp_path
+
+    return make
+
+
+def test_the_engine_s_own_answers_are_perfect(tiny_engine: Path, folder: Callable[..., Path]) -> None:
+    report = run(tiny_engine, folder())
+    assert report["miou"] == report["pixel_accuracy"] == 1.0
+    assert report["iou"] == dict.fromkeys(NAMES, 1.0)
+    assert report["pictures"] == 6
+    assert report["engine"].startswith("tiny@")
+
+
+def without_square(labels: U8) -> U8:
+    labels[labels == SQUARE] = GROUND
+    return labels
+
+
+def test_a_class_that_is_nowhere_true_costs_what_it_should(
+    tiny_engine: Path, folder: Callable[..., Path], predicted: tuple[Path, U8]
+) -> None:
+    """Every square is ground: IoU of the square 0, of the ground g / (g + s), of the others 1."""
+    ground, square = (int((predicted[1] == label).sum()) for label in (GROUND, SQUARE))
+    report = run(tiny_engine, folder(without_square))
+    assert report["iou"] == {
+        "ground": round(ground / (ground + square), 4), "black": 1.0, "white": 1.0, "square": 0.0,
+    }  # fmt: skip
+    assert report["miou"] == round((ground / (ground + square) + 2) / 4, 4)
+    assert report["pixel_accuracy"] == round(1 - square / predicted[1].size, 4)
+
+
+def left_half_void(labels: U8) -> U8:
+    labels[:, : SIZE[0] // 2] = 255
+    return labels
+
+
+def black_is_white_on_the_left(labels: U8) -> U8:
+    left = labels[:, : SIZE[0] // 2]
+    left[left == BLACK] = WHITE
+    return labels
+
+
+def test_void_pixels_count_nowhere(tiny_engine: Path, folder: Callable[..., Path]) -> None:
+    report = run(tiny_engine, folder(lambda labels: left_half_void(black_is_white_on_the_left(labels))))
+    assert report["miou"] == report["pixel_accuracy"] == 1.0
+
+
+def test_a_confusion_of_two_classes_costs_both(
+    tiny_engine: Path, folder: Callable[..., Path], predicted: tuple[Path, U8]
+) -> None:
+    labels = predicted[1]
+    moved = int((labels[:, :, : SIZE[0] // 2] == BLACK).sum())
+    black, white = int((labels == BLACK).sum()), int((labels == WHITE).sum())
+    assert moved > 0
+    report = run(tiny_engine, folder(black_is_white_on_the_left))
+    assert report["iou"]["black"] == round((black - moved) / black, 4)
+    assert report["iou"]["white"] == round(white / (white + moved), 4)
+    assert report["iou"]["ground"] == report["iou"]["square"] == 1.0
+
+
+def test_annotations_of_another_size_are_compared_at_theirs(tiny_engine: Path, folder: Callable[..., Path]) -> None:
+    report = run(tiny_engine, folder(lambda labels: labels.repeat(3, 0).repeat(3, 1)))
+    assert report["miou"] == 1.0
+
+
+def test_nothing_but_void_has_no_accuracy(tiny_engine: Path, folder: Callable[..., Path]) -> None:
+    report = run(tiny_engine, folder(lambda labels: np.full_like(labels, 255)))
+    assert report["miou"] is None
+    assert json.loads(json.dumps(report, allow_nan=False))["iou"] == dict.fromkeys(NAMES)
+
+
+@pytest.mark.parametrize("smoothing", ["off", "average"])
+def test_a_clip_beside_its_own_answers_is_perfect(
+    smoothing: str, tiny_engine: Path, predicted: tuple[Path, U8], tmp_path: Path
+) -> None:
+    clip = shutil.copy(predicted[0], tmp_path / "clip.mp4")
+    saved = tmp_path / "elsewhere.npz"
+    run(tiny_engine, clip, smoothing=smoothing, save_labels=saved)
+    saved.rename(clip.with_suffix(".npz"))
+    report = run(tiny_engine, clip, smoothing=smoothing)
+    assert (report["miou"], report["pixel_accuracy"], report["pictures"]) == (1.0, 1.0, 6)
+
+
+def test_the_command_prints_the_report_as_json(
+    streamseg_cli: StreamsegCli, tiny_engine: Path, folder: Callable[..., Path]
+) -> None:
+    done = streamseg_cli("eval", tiny_engine, folder(without_square, "val"), "--split", "val", "--json")
+    assert done.code == 0, done
+    report = json.loads(done.stdout)
+    assert report["iou"].keys() == set(NAMES)
+    assert report["iou"]["square"] == 0
+    assert 0 < report["miou"] < report["pixel_accuracy"] < 1
+
+
+# What is missing or wrong
+
+
+def spoil(path: Path, data: bytes | None) -> None:
+    path.unlink()
+    if data is not None:
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "said"),
+    [
+        ("testannot/3.png", None, r"testannot/3\.png: missing"),
+        ("testannot/3.png", b"no picture", r"testannot/3\.png: missing, or not a one-channel picture"),
+        ("test/3.png", b"no picture", r"test/3\.png: not a picture that can be read"),
+    ],
+)
+def test_a_picture_or_its_annotation_that_is_not_there_is_named(
+    file: str, data: bytes | None, said: str, tiny_engine: Path, folder: Callable[..., Path]
+) -> None:
+    root = folder()
+    spoil(root / file, data)
+    with pytest.raises(ConfigError, match=said):
+        run(tiny_engine, root)
+
+
+def test_a_coloured_annotation_is_refused(tiny_engine: Path, folder: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match="not a one-channel picture of class ids"):
+        run(tiny_engine, folder(lambda labels: cv2.cvtColor(labels, cv2.COLOR_GRAY2BGR)))
+
+
+def test_a_split_that_is_not_there_names_those_that_are(tiny_engine: Path, folder: Callable[..., Path]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"train: no pictures; the folder holds test, testannot \(choose .* --split\)"
+    ):
+        run(tiny_engine, folder(), split="train")
+
+
+def test_an_empty_folder_and_a_wrong_path_are_told(tiny_engine: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the folder holds nothing"):
+        run(tiny_engine, tmp_path)
+    with pytest.raises(ConfigError, match="no such file or folder; give a folder with SPLIT/"):
+        run(tiny_engine, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        (None, "no labels beside it"),
+        ({"labels": np.zeros((5, 96, 160), np.uint8)}, r"has 6 frames, but clip\.npz has labels for 5"),
+        ({"labels": np.zeros((7, 96, 160), np.uint8)}, r"has 6 frames, but clip\.npz has labels for 7"),
+        ({"maps": np.zeros((6, 96, 160), np.uint8)}, "not the labels of a clip"),
+        ({"labels": np.zeros((6, 96, 160), np.float32)}, r"float32 .*expected uint8"),
+        ({"labels": np.zeros((96, 160), np.uint8)}, r"expected uint8 \[F, H, W\]"),
+    ],
+)
+def test_labels_of_a_clip_that_do_not_fit_are_told(
+    arrays: dict[str, Any] | None, said: str, tiny_engine: Path, predicted: tuple[Path, U8], tmp_path: Path
+) -> None:
+    clip = shutil.copy(predicted[0], tmp_path / "clip.mp4")
+    if arrays is not None:
+        np.savez(tmp_path / "clip.npz", **arrays)
+    with pytest.raises(ConfigError, match=said):
+        run(tiny_engine, clip)
+
+
+def test_a_damaged_npz_is_told(tiny_engine: Path, predicted: tuple[Path, U8], tmp_path: Path) -> None:
+    clip = shutil.copy(predicted[0], tmp_path / "clip.mp4")
+    clip.with_suffix(".npz").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(ConfigError, match="not the labels of a clip"):
+        run(tiny_engine, clip)
+
+
+def test_a_clip_whose_size_changes_can_be_saved_only_at_one_size(
+    tiny_engine: Path, tmp_path: Path, clip: Clips
+) -> None:
+    path = clip("resized", frames=3, sizes=((320, 240), (320, 180)))
+    with pytest.raises(ConfigError, match="give --size"):
+        run(tiny_engine, path, save_labels=tmp_path / "labels.npz")
