@@ -16,8 +16,9 @@ from streamseg.errors import FrameError, SourceCorrupt, SourceNoVideo, SourceTim
 from streamseg.ingest.faults import translated
 from streamseg.source import Source
 from streamseg.synthetic import Street, StreetSpec
-from streamseg.types import U8, Picture, Planes
+from streamseg.types import U8, Clock, Picture, Planes
 
+FILE: Clock = "file"
 OPEN_TIMEOUT_S = 5.0
 # Short, so that the thread looks at its stop flag: a stall shows only after twice this time (PyAV restarts its clock).
 READ_TIMEOUT_S = 0.5
@@ -26,13 +27,14 @@ _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED, which PyAV does not name
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A decoded picture, or None for one that was damaged. Times: `pts_ns` as the stream says, `captured_ns` UTC at
-    the arrival of its packet, `decode_us` spent on it."""
+    """A decoded picture, or None for one that was damaged. Times: `pts_ns` as the stream says, `captured_ns` UTC by
+    `clock` (at the arrival of its packet, or the camera's own), `decode_us` spent on it."""
 
     picture: Picture | None = field(repr=False)
     pts_ns: int | None
     captured_ns: int
     decode_us: int
+    clock: Clock
 
 
 class Capture(Protocol):
@@ -130,6 +132,7 @@ class AvCapture:
         size = f"{codec.width}x{codec.height} " if codec.width else ""
         self.details = f"{size}{codec.name} {float(rate):g} fps" if rate else f"{size}{codec.name}"
         self._for_rgb, self._for_planes = VideoReformatter(), VideoReformatter()
+        self._clock = CameraClock()
         self.expected = 0 if self.live else self._stream.frames
         self._reached = 0  # end of the latest packet, in the stream's time base
 
@@ -142,7 +145,7 @@ class AvCapture:
                 frames = self._stream.decode(packet)
             except av.error.FFmpegError:
                 seen += 1
-                yield Captured(None, None, arrived_ns, 0)
+                yield Captured(None, None, arrived_ns, 0, "host")
                 continue
             spent_us = (time.perf_counter_ns() - begin) // 1000
             for frame in frames:
@@ -152,7 +155,7 @@ class AvCapture:
         if self._stopping():
             return
         if self.expected:  # pictures that a decoder leaves out after damage, without a word
-            yield from (Captured(None, None, time.time_ns(), 0) for _ in range(coded - seen))
+            yield from (Captured(None, None, time.time_ns(), 0, "file") for _ in range(coded - seen))
         if good == 0:
             raise SourceCorrupt(f"{self._source.shown}: not one picture could be decoded; it is damaged or cut short")
         if coded < self.expected * 0.99 and self._ends_early():
@@ -170,7 +173,8 @@ class AvCapture:
         if frame.pts is not None and frame.time_base:
             pts_ns = int(frame.pts * 1_000_000_000 * frame.time_base.numerator // frame.time_base.denominator)
         picture = None if frame.is_corrupt else AvPicture(frame, self._for_rgb, self._for_planes)
-        return Captured(picture, pts_ns, arrived_ns, decode_us)
+        captured_ns, clock = self._clock.captured(frame.pts, arrived_ns) if self.live else (arrived_ns, FILE)
+        return Captured(picture, pts_ns, captured_ns, decode_us, clock)
 
     def _packets(self) -> Iterator[tuple[av.Packet | None, int]]:
         """Packets with their UTC arrival time; the last one, empty or None, has the decoder give what it holds back.
@@ -182,6 +186,7 @@ class AvCapture:
                     heard = time.monotonic()
                     if packet.pts is not None:
                         self._reached = max(self._reached, packet.pts + (packet.duration or 0))
+                    self._clock.note(packet)
                     yield packet, time.time_ns()
                     if self._stopping():
                         return
@@ -241,7 +246,9 @@ class StreetCapture:
             frame = av.VideoFrame.from_ndarray(self._street.picture(index), "rgb24").reformat(format="yuv420p")
             decode_us = (time.perf_counter_ns() - started) // 1000
             picture = AvPicture(frame, self._for_rgb, self._for_planes)
-            yield Captured(picture, round(index * 1e9 / self._spec.fps), arrived_ns, decode_us)
+            yield Captured(
+                picture, round(index * 1e9 / self._spec.fps), arrived_ns, decode_us, "host" if self.live else FILE
+            )
             index += 1
 
     def close(self) -> None:

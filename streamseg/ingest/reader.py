@@ -15,7 +15,7 @@ from streamseg.errors import SourceError
 from streamseg.ingest.capture import AvCapture, Capture, Captured, StreetCapture
 from streamseg.metrics import StreamMetrics
 from streamseg.source import Source
-from streamseg.types import Clock, Frame, StreamState
+from streamseg.types import Frame, StreamState
 
 log = logging.getLogger("streamseg")
 Announce = Callable[[str, int, StreamState, str, str], None]
@@ -137,7 +137,6 @@ class StreamReader:
             self._metrics.expected = capture.expected or None
             self._state_key += 1
             self._change("running", "connected", capture.details)
-            clock: Clock = "host" if capture.live else "file"
             gate = RateGate(self._options.fps)
             pacer = Pacer(self._stop) if self._options.pace and not capture.live else None
             media_ns, size = -1, (0, 0)
@@ -156,7 +155,7 @@ class StreamReader:
                 if pacer and pacer.wait(media_ns):
                     self._metrics.drop("shutdown")
                     break
-                self._hand_over(captured, number, media_ns, clock, live=live)
+                self._hand_over(captured, number, media_ns, live=live)
                 if self._stop.is_set():
                     break
             return capture.live and self._source.kind != "synthetic"
@@ -167,7 +166,7 @@ class StreamReader:
         self._state_key += 1
         self._announce(self.stream, self._epoch, "running", "size-changed", f"{size[0]}x{size[1]}")
 
-    def _hand_over(self, captured: Captured, number: int, media_ns: int, clock: Clock, *, live: bool) -> None:
+    def _hand_over(self, captured: Captured, number: int, media_ns: int, *, live: bool) -> None:
         assert captured.picture is not None
         frame = Frame(
             stream=self.stream,
@@ -175,7 +174,7 @@ class StreamReader:
             number=number,
             pts_ns=captured.pts_ns,
             captured_ns=captured.captured_ns,
-            clock=clock,
+            clock=captured.clock,
             decode_us=captured.decode_us,
             ready_ns=time.monotonic_ns(),
             media_ns=media_ns,
