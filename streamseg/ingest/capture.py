@@ -13,6 +13,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from streamseg.errors import FrameError, SourceCorrupt, SourceNoVideo, SourceTimeout
+from streamseg.ingest.clock import CameraClock
 from streamseg.ingest.faults import translated
 from streamseg.source import Source
 from streamseg.synthetic import Street, StreetSpec
