@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -52,22 +53,33 @@ class Capture(Protocol):
     def close(self) -> None: ...
 
 
+class Scaler:
+    """swscale with the tables that it keeps between frames (0.1-0.3 ms each time otherwise). Any thread may call it,
+    and one does at a time: the tables are no good for two, and PyAV lets go of the interpreter lock."""
+
+    def __init__(self) -> None:
+        self._lock, self._reformatter = threading.Lock(), VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame, **how: Any) -> av.VideoFrame:
+        with self._lock:
+            return self._reformatter.reformat(frame, threads=1, **how)
+
+
 class AvPicture:
     """A decoded frame, converted on demand by swscale straight from the decoder's planes."""
 
     __slots__ = ("_for_planes", "_for_rgb", "_frame", "height", "width")
 
-    def __init__(self, frame: av.VideoFrame, for_rgb: VideoReformatter, for_planes: VideoReformatter) -> None:
-        # The scalers keep their tables between frames (0.1-0.3 ms each time otherwise). There are two, because rgb()
-        # and planes() are called by different threads.
+    def __init__(self, frame: av.VideoFrame, for_rgb: Scaler, for_planes: Scaler) -> None:
+        # Two, because rgb() is called by the inference thread and planes() by those that publish.
         self._frame, self._for_rgb, self._for_planes = frame, for_rgb, for_planes
         self.width: int = frame.width
         self.height: int = frame.height
 
     def rgb(self, width: int, height: int) -> U8:
-        how: dict[str, Any] = {"src_colorspace": self._matrix(), "interpolation": Interpolation.AREA, "threads": 1}
+        how = {"width": width, "height": height, "format": "rgb24", "interpolation": Interpolation.AREA}
         try:
-            picture: Any = self._for_rgb.reformat(self._frame, width, height, "rgb24", **how).to_ndarray()
+            picture: Any = self._for_rgb(self._frame, src_colorspace=self._matrix(), **how).to_ndarray()
         except (av.error.FFmpegError, ValueError) as error:
             raise FrameError(
                 f"a {self.width}x{self.height} {self._frame.format.name} picture cannot be scaled"
@@ -77,7 +89,7 @@ class AvPicture:
     def planes(self) -> Planes:
         frame = self._frame
         if frame.format.name not in ("yuv420p", "yuvj420p"):
-            frame = self._for_planes.reformat(frame, format="yuv420p", threads=1)
+            frame = self._for_planes(frame, format="yuv420p")
         full = frame.format.name == "yuvj420p" or frame.color_range == ColorRange.JPEG
         y, u, v = (_plane(frame.planes[i]) for i in range(3))
         return Planes(y, u, v, full_range=full)
@@ -132,7 +144,7 @@ class AvCapture:
         codec = self._stream.codec_context
         size = f"{codec.width}x{codec.height} " if codec.width else ""
         self.details = f"{size}{codec.name} {float(rate):g} fps" if rate else f"{size}{codec.name}"
-        self._for_rgb, self._for_planes = VideoReformatter(), VideoReformatter()
+        self._for_rgb, self._for_planes = Scaler(), Scaler()
         self._clock = CameraClock()
         self.expected = 0 if self.live else self._stream.frames
         self._reached = 0  # end of the latest packet, in the stream's time base
@@ -226,7 +238,7 @@ class StreetCapture:
         """`wait(seconds)` sleeps and returns True when the stream should stop."""
         self._spec, self._wait = spec, wait
         self._street = Street(spec.seed, spec.width, spec.height, spec.fps)
-        self._for_rgb, self._for_planes = VideoReformatter(), VideoReformatter()
+        self._for_rgb, self._for_planes = Scaler(), Scaler()
         self.live = spec.pace == "realtime"
         self.frame_seconds = 1 / spec.fps
         self.expected = spec.frames or 0
