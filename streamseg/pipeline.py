@@ -97,7 +97,7 @@ class Pipeline:
             reader.start()
         inference.start()
         try:
-            while not self._ended.wait(0.5):
+            while not self._ended.wait(0.5) and not any(reader.crash for reader in self._readers):
                 tick()
         finally:
             self._wind_up(inference)
