@@ -70,8 +70,7 @@ class Inbox:
                 return []
             if max_batch > 1 and self._ready():
                 deadline = time.monotonic() + max_wait_s
-                full = min(max_batch, len(self._waiting))
-                while not self._closed and len(self._ready()) < full and (left := deadline - time.monotonic()) > 0:
+                while not self._full(max_batch) and (left := deadline - time.monotonic()) > 0:
                     self._changed.wait(left)
             batch = self._pick(max_batch)
             self._changed.notify_all()
@@ -89,6 +88,11 @@ class Inbox:
             for line in self._waiting.values():
                 line.clear()
             return left
+
+    def _full(self, max_batch: int) -> bool:
+        """Whether waiting longer can add nothing to the batch."""
+        ready = self._ready()
+        return self._closed or len(ready) >= max_batch or self._open_streams.issubset(ready)
 
     def _ready(self) -> list[str]:
         return [stream for stream, line in self._waiting.items() if line]
