@@ -5,17 +5,21 @@ from __future__ import annotations
 import itertools
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from clips import Clips, encode, picture
+from numpy.typing import NDArray
 from reading import Reading, read_all, until
 
 from streamseg import errors
 from streamseg.channel import Inbox
+from streamseg.ingest.frames import file_frames
 from streamseg.overlay import full_range
+from streamseg.types import Frame
 
 
 @pytest.mark.parametrize(
@@ -172,6 +176,22 @@ def test_pictures_have_the_clip_s_colours_in_every_format(
         assert np.abs(planes.y - luma).mean() < 3
         small = frame.picture.rgb(160, 96)
         assert small.shape == (96, 160, 3)
+
+
+def test_planes_may_be_asked_for_by_several_threads_at_once(tmp_path: Path) -> None:
+    """An encoder and the publisher do, of neighbouring frames, when somebody joins late."""
+    path = tmp_path / "clip.avi"
+    encode(path, "mjpeg", {"qmin": "2", "qmax": "2"}, pixel_format="yuvj422p", frames=6, width=640, height=480)
+    frames = list(file_frames(path))
+    alone = [np.concatenate([plane.ravel() for plane in planes_of(frame)]) for frame in frames]
+    with ThreadPoolExecutor(4) as pool:
+        for got, wanted in zip(pool.map(planes_of, frames * 20), alone * 20, strict=True):
+            np.testing.assert_array_equal(np.concatenate([plane.ravel() for plane in got]), wanted)
+
+
+def planes_of(frame: Frame) -> list[NDArray[np.uint8]]:
+    planes = frame.picture.planes()
+    return [planes.y.copy(), planes.u.copy(), planes.v.copy()]
 
 
 def test_a_reader_waiting_for_room_ends_when_it_is_told_to(clip: Clips) -> None:
