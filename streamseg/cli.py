@@ -71,7 +71,7 @@ def run(
         ),
     ],
     engine: Annotated[str | None, typer.Option(help="An engine's name or folder (see: streamseg engine list).")] = None,
-    smoothing: Annotated[str | None, typer.Option(help="off or average.")] = None,
+    smoothing: Annotated[str | None, typer.Option(help="off, average or adaptive.")] = None,
     bind: Annotated[str | None, typer.Option(help="Where to publish [default: tcp://127.0.0.1:5555].")] = None,
     fps: Annotated[float | None, typer.Option(help="Analyse at most this many frames a second of each stream.")] = None,
     encoding: Annotated[str | None, typer.Option(help="raw, deflate, zstd, png or coco-rle.")] = None,

@@ -79,9 +79,9 @@ class Baseline:
         width, height = self._size
         inputs: dict[str, Any] = {"frames": np.zeros((1, height, width, 3), np.uint8)}
         if any(value.name == "state" for value in self._session.get_inputs()):
-            from streamseg.engine.program import scores_shape
+            from streamseg.engine.program import state_shape
 
-            inputs["state"] = np.zeros((1, *scores_shape(self._bundle.program, width, height)), np.float32)
+            inputs["state"] = np.zeros((1, *(state_shape(self._bundle.program, width, height) or ())), np.float32)
             inputs["elapsed_s"] = np.array([-1.0], np.float32)
         self._session.run(["labels"], inputs)
         return inputs

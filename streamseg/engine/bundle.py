@@ -41,8 +41,8 @@ class InputEntry(_Model):
 
 
 class SmoothingEntry(_Model):
-    mode: Literal["off", "average"] = "average"
-    strength: Annotated[float, Field(ge=0, le=1)] = 0.1
+    mode: Literal["off", "average", "adaptive"] = "adaptive"
+    strength: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
 class Manifest(_Model):

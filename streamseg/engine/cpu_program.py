@@ -19,14 +19,14 @@ F32 = NDArray[np.float32]
 
 @dataclass(slots=True)
 class CpuState:
-    """`scores` f32 [1, K, h, w] as the previous frame left them; None before the first."""
+    """`values` f32 [1, S, h, w] as the previous frame left them; None before the first."""
 
-    scores: F32 | None = None
+    values: F32 | None = None
 
 
 class Execute(Protocol):
-    def __call__(self, frames: U8, state: F32 | None, elapsed_s: F32 | None) -> F32:
-        """frames u8 [1, H, W, 3] -> scores f32 [1, K, h, w], valid until the next call."""
+    def __call__(self, frames: U8, state: F32 | None, elapsed_s: F32 | None) -> Sequence[F32]:
+        """frames u8 [1, H, W, 3] -> scores f32 [1, K, h, w] and the next state, valid until the next call."""
         ...
 
 
@@ -37,8 +37,7 @@ class CpuProgram:
 
     def __init__(self, model: onnx.ModelProto, options: CompileOptions, execute: Execute) -> None:
         self._size = (options.width, options.height)
-        self._smooths = any(value.name == "state" for value in model.graph.input)
-        self._shape = (1, *program.scores_shape(model, *self._size))
+        self._shape = program.state_shape(model, *self._size)
         self._execute = execute
 
     def new_state(self) -> CpuState:
@@ -48,10 +47,10 @@ class CpuProgram:
         return [self._one(*item) for item in zip(frames, states, elapsed_s, strict=True)]
 
     def _one(self, frame: U8, state: CpuState, elapsed_s: float) -> U8:
-        if not self._smooths:
-            return upsample.labels(self._execute(frame[None], None, None)[0], *self._size)
-        if state.scores is None:
-            state.scores, elapsed_s = np.zeros(self._shape, np.float32), -1.0
-        scores = self._execute(frame[None], state.scores, np.array([elapsed_s], np.float32))
-        np.copyto(state.scores, scores)
-        return upsample.labels(state.scores[0], *self._size)
+        if self._shape is None:
+            return upsample.labels(self._execute(frame[None], None, None)[0][0], *self._size)
+        if state.values is None:
+            state.values, elapsed_s = np.zeros((1, *self._shape), np.float32), -1.0
+        scores, after = self._execute(frame[None], state.values, np.array([elapsed_s], np.float32))
+        np.copyto(state.values, after)
+        return upsample.labels(scores[0], *self._size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
@@ -31,9 +32,9 @@ class OnnxRuntimeProgram(CpuProgram):
         except Exception as error:  # its exceptions share no base class
             raise EngineError(f"ONNX Runtime cannot load the program: {error}") from error
 
-    def _infer(self, frames: U8, state: F32 | None, elapsed_s: F32 | None) -> F32:
+    def _infer(self, frames: U8, state: F32 | None, elapsed_s: F32 | None) -> Sequence[F32]:
         inputs: dict[str, Any] = {"frames": frames}
-        if self._smooths:
+        if state is not None:
             inputs |= {"state": state, "elapsed_s": elapsed_s}
-        scores: F32 = self._session.run(["scores"], inputs)[0]
-        return scores
+        outputs: Sequence[F32] = self._session.run(None, inputs)
+        return outputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
@@ -24,24 +25,22 @@ class OpenVinoProgram(CpuProgram):
 
     def __init__(self, model: onnx.ModelProto, options: CompileOptions) -> None:
         super().__init__(model, options, self._infer)
-        self._request = _compile(model, options, self._shape, self._smooths).create_infer_request()
+        self._request = _compile(model, options, self._shape).create_infer_request()
 
-    def _infer(self, frames: U8, state: F32 | None, elapsed_s: F32 | None) -> F32:
+    def _infer(self, frames: U8, state: F32 | None, elapsed_s: F32 | None) -> Sequence[F32]:
         inputs: dict[str, Any] = {"frames": frames}
-        if self._smooths:
+        if state is not None:
             inputs |= {"state": state, "elapsed_s": elapsed_s}
-        outputs = self._request.infer(inputs, share_inputs=True, share_outputs=True)
-        scores: F32 = outputs[0]
-        return scores
+        return list(self._request.infer(inputs, share_inputs=True, share_outputs=True).values())
 
 
-def _compile(model: onnx.ModelProto, options: CompileOptions, shape: tuple[int, ...], smooths: bool) -> Any:
+def _compile(model: onnx.ModelProto, options: CompileOptions, state_shape: tuple[int, int, int] | None) -> Any:
     core = openvino.Core()
     try:
         network = core.read_model(up_to_scores(model).SerializeToString())
         sizes: dict[str, Any] = {"frames": [1, options.height, options.width, 3]}
-        if smooths:
-            sizes |= {"state": list(shape), "elapsed_s": [1]}
+        if state_shape is not None:
+            sizes |= {"state": [1, *state_shape], "elapsed_s": [1]}
         network.reshape(sizes)
         # bf16 is said aloud: OpenVINO would pick it by itself where the CPU has it, and fp32 must stay fp32.
         precision = {"auto": "bf16", "bf16": "bf16", "fp32": "f32"}[options.precision]

@@ -9,20 +9,19 @@ and a tail (softmax, temporal smoothing, bilinear upsampling, argmax), so that e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from onnx.utils import Extractor
 
+from streamseg.engine import smoothing
+from streamseg.engine.smoothing import Graph
 from streamseg.errors import EngineError
 
-SmoothingMode = Literal["off", "average"]
-SMOOTHING_SECONDS = 0.5
-"""Time constant of the average at strength 1; strength s means s * 0.5 s, at any frame rate."""
+SmoothingMode = Literal["off", "average", "adaptive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +30,12 @@ class ProgramSpec:
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    smoothing: SmoothingMode = "average"
-    strength: float = 0.1
+    smoothing: SmoothingMode = "adaptive"
+    strength: float = 0.5
 
     @property
     def smooths(self) -> bool:
         return self.smoothing != "off" and self.strength > 0
-
-
-class _Graph:
-    """Collects nodes and constants; `add` returns the name of the node's single output."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def constant(self, name: str, value: Any, dtype: Any = np.float32) -> str:
-        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), f"program/{name}"))
-        return f"program/{name}"
-
-    def add(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"program/{output}", **attributes))
-        return output
 
 
 def build(network: onnx.ModelProto, spec: ProgramSpec) -> onnx.ModelProto:
@@ -60,19 +43,23 @@ def build(network: onnx.ModelProto, spec: ProgramSpec) -> onnx.ModelProto:
     classes = network.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     if not classes:
         raise EngineError("the network's output `logits` does not state its number of classes (dimension 1)")
-    g = _Graph()
+    g = Graph(max(o.version for o in network.opset_import if o.domain in ("", "ai.onnx")))
     _head(g, spec)
     g.nodes.extend(network.graph.node)
     g.constants.extend(network.graph.initializer)
-    scores = g.add("Softmax", ["logits"], "probabilities", axis=1)
+    g.add("Softmax", ["logits"], "probabilities", axis=1)
     inputs = [_value("frames", TensorProto.UINT8, ["N", "H", "W", 3])]
     outputs = [_value("labels", TensorProto.UINT8, ["N", "H", "W"])]
     if spec.smooths:
-        scores = _average(g, scores, spec.strength * SMOOTHING_SECONDS)
-        inputs.append(_value("state", TensorProto.FLOAT, ["N", classes, "h", "w"]))
+        if spec.smoothing == "average":
+            channels = classes + smoothing.average(g, spec.strength)
+        else:
+            channels = classes + smoothing.adaptive(g, spec.strength, classes, _stride(network))
+        inputs.append(_value("state", TensorProto.FLOAT, ["N", channels, "h", "w"]))
         inputs.append(_value("elapsed_s", TensorProto.FLOAT, ["N"]))
-        outputs.append(_value("state_next", TensorProto.FLOAT, ["N", classes, "h", "w"]))
-    g.add("Identity", [scores], "scores")
+        outputs.append(_value("state_next", TensorProto.FLOAT, ["N", channels, "h", "w"]))
+    else:
+        g.add("Identity", ["probabilities"], "scores")
     _labels(g)
     seam = [_value("image", TensorProto.FLOAT, ["N", 3, "H", "W"])]
     seam += [_value(n, TensorProto.FLOAT, ["N", classes, "h", "w"]) for n in ("logits", "scores")]
@@ -96,10 +83,24 @@ def up_to_scores(program: onnx.ModelProto) -> onnx.ModelProto:
     return Extractor(program).extract_model(inputs, outputs)
 
 
-def scores_shape(program: onnx.ModelProto, width: int, height: int) -> tuple[int, int, int]:
-    """(K, h, w) of `scores` for one picture size, by ONNX shape inference."""
+def state_shape(program: onnx.ModelProto, width: int, height: int) -> tuple[int, int, int] | None:
+    """(S, h, w) of `state` for one picture size; None where the program keeps none."""
+    for value in program.graph.input:
+        if value.name == "state":
+            _, rows, columns = _logits_shape(network_of(program), width, height)
+            return value.type.tensor_type.shape.dim[1].dim_value, rows, columns
+    return None
+
+
+def _stride(network: onnx.ModelProto) -> int:
+    _, rows, _ = _logits_shape(network, 512, 512)
+    return 512 // rows
+
+
+def _logits_shape(network: onnx.ModelProto, width: int, height: int) -> tuple[int, int, int]:
+    """(K, h, w) of `logits` for one picture size, by ONNX shape inference."""
     fixed = onnx.ModelProto()
-    fixed.CopyFrom(network_of(program))
+    fixed.CopyFrom(network)
     for dim, value in zip(fixed.graph.input[0].type.tensor_type.shape.dim, (1, 3, height, width), strict=True):
         dim.dim_value = value
     del fixed.graph.output[0].type.tensor_type.shape.dim[:]
@@ -115,7 +116,7 @@ def _value(name: str, kind: int, shape: list[Any]) -> Any:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def _head(g: _Graph, spec: ProgramSpec) -> None:
+def _head(g: Graph, spec: ProgramSpec) -> None:
     scale = 1 / (255 * np.asarray(spec.std, np.float64))
     shift = -np.asarray(spec.mean, np.float64) / spec.std
     g.add("Cast", ["frames"], "program/float", to=TensorProto.FLOAT)
@@ -124,23 +125,7 @@ def _head(g: _Graph, spec: ProgramSpec) -> None:
     g.add("Add", ["program/scaled", g.constant("shift", shift.reshape(1, 3, 1, 1))], "image")
 
 
-def _average(g: _Graph, scores: str, seconds: float) -> str:
-    """Exponential average of time constant `seconds`: s + a (p - s), a = 1 - exp(-elapsed / seconds); 1 at a reset."""
-    zero, one = g.constant("zero", 0.0), g.constant("one", 1.0)
-    g.add("Mul", ["elapsed_s", g.constant("rate", -1.0 / seconds)], "program/exponent")
-    # Clipped at 0, so that a negative elapsed time (a reset) cannot overflow exp before Where discards it.
-    g.add("Min", ["program/exponent", zero], "program/exponent_clipped")
-    g.add("Exp", ["program/exponent_clipped"], "program/kept")
-    g.add("Sub", [one, "program/kept"], "program/gain_running")
-    g.add("Less", ["elapsed_s", zero], "program/reset")
-    g.add("Where", ["program/reset", one, "program/gain_running"], "program/gain")
-    g.add("Reshape", ["program/gain", g.constant("column", [-1, 1, 1, 1], np.int64)], "program/gain4")
-    g.add("Sub", [scores, "state"], "program/difference")
-    g.add("Mul", ["program/difference", "program/gain4"], "program/step")
-    return g.add("Add", ["state", "program/step"], "state_next")
-
-
-def _labels(g: _Graph) -> None:
+def _labels(g: Graph) -> None:
     """Bilinear upsampling to the frames' own size, then argmax."""
     g.add("Shape", ["frames"], "program/frame_size", start=1, end=3)
     g.add("Shape", ["scores"], "program/score_size", start=0, end=2)

@@ -13,7 +13,7 @@ import torch
 from onnx import numpy_helper
 
 from streamseg.engine.backends import CompileOptions
-from streamseg.engine.program import scores_shape
+from streamseg.engine.program import state_shape
 from streamseg.engine.torch_operators import OPERATORS
 from streamseg.errors import EngineError
 from streamseg.types import U8
@@ -21,9 +21,9 @@ from streamseg.types import U8
 
 @dataclass(slots=True)
 class TorchState:
-    """`scores` f32 [1, K, h, w] on the device; None before the first frame."""
+    """`values` f32 [1, S, h, w] on the device; None before the first frame."""
 
-    scores: torch.Tensor | None = None
+    values: torch.Tensor | None = None
 
 
 class TorchProgram:
@@ -37,8 +37,7 @@ class TorchProgram:
         self.max_batch = 1
         self._nodes = [(n, _attributes(n)) for n in model.graph.node]
         self._constants = {c.name: _constant(numpy_helper.to_array(c)) for c in model.graph.initializer}
-        self._smooths = any(value.name == "state" for value in model.graph.input)
-        self._shape = (1, *scores_shape(model, options.width, options.height))
+        self._shape = state_shape(model, options.width, options.height)
         self._bf16 = options.precision == "bf16"
         torch.set_num_threads(options.threads)
 
@@ -47,15 +46,15 @@ class TorchProgram:
 
     def run(self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float]) -> list[U8]:
         inputs: dict[str, Any] = {"frames": torch.from_numpy(np.stack(frames))}
-        if self._smooths:
-            resets = [state.scores is None for state in states]
-            kept = [torch.zeros(self._shape) if s.scores is None else s.scores for s in states]
+        if self._shape is not None:
+            resets = [state.values is None for state in states]
+            kept = [torch.zeros((1, *self._shape)) if s.values is None else s.values for s in states]
             inputs["state"] = torch.cat(kept)
             inputs["elapsed_s"] = torch.tensor([-1.0 if r else e for r, e in zip(resets, elapsed_s, strict=True)])
         values = self._execute(inputs)
-        if self._smooths:
-            for state, scores in zip(states, values["state_next"].split(1), strict=True):
-                state.scores = scores
+        if self._shape is not None:
+            for state, after in zip(states, values["state_next"].split(1), strict=True):
+                state.values = after
         return list(values["labels"].numpy())
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:

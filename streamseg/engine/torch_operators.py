@@ -168,6 +168,9 @@ def batch_norm(x: Any, scale: Any, bias: Any, mean: Any, variance: Any, *, epsil
 
 
 OPERATORS: dict[str, Operator] = {
+    "Abs": torch.abs,
+    "GreaterOrEqual": torch.ge,
+    "ReduceSum": reduce_("sum"),
     "Add": _either(np.add, torch.add),
     "ArgMax": lambda x, *, axis=0, keepdims=1, select_last_index=0: x.argmax(axis, keepdim=bool(keepdims)),
     "AveragePool": average_pool,
