@@ -117,3 +117,56 @@ def bench_pipeline(
     plan = bench.Plan(source, engine, streams, paced, rounds, stage_frames, baseline, tuple(overrides or ()))
     report = bench.run(plan, lambda line: print(line, file=sys.stderr))
     print(json.dumps(report) if as_json else bench.text(report))
+
+
+@bench_app.command("engine")
+def bench_engine(
+    engines: Annotated[
+        list[str] | None, typer.Argument(help="Engines' names or folders [default: street-edge].")
+    ] = None,
+    backend: Annotated[str, typer.Option(metavar="NAME,…", help="auto, openvino, onnxruntime, torch.")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="NAME,…", help="auto, fp32, bf16.")] = "auto",
+    threads: Annotated[str, typer.Option(metavar="N,…", help="Inference threads.")] = "1",
+    smoothing: Annotated[str | None, typer.Option(metavar="MODE,…", help="[default: off and the engine's own]")] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="[default: the engine's own, at 16:9]")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each combination.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Milliseconds a picture of every combination: the whole program, its network and its upsampling alone.
+
+    The ways of smoothing take turns, and their cost is told in percent of the time without.
+
+        streamseg bench engine street-edge --precision fp32,bf16 --threads 1,2
+    """
+    from streamseg.bench import engine as bench
+
+    plan = bench.Plan(
+        engines=tuple(engines or ["street-edge"]),
+        backends=tuple(backend.split(",")),
+        precisions=tuple(precision.split(",")),
+        threads=tuple(_whole(threads, ",", "--threads")),
+        smoothing=tuple(smoothing.split(",")) if smoothing else (),
+        size=_size(size),
+        runs=runs,
+    )
+    report = bench.run(plan, lambda line: print(line, file=sys.stderr))
+    if as_json:
+        return print(json.dumps(report))
+    table(bench.table(report))
+    return print(f"{runs} runs each, {report['cores']} cores")
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    width, height = [*_whole(text, "x", "--size"), 0][:2]
+    if width < 32 or height < 32:
+        raise ConfigError(f"--size: {text!r} is no WIDTHxHEIGHT of 32 or more, such as 480x272")
+    return width, height
+
+
+def _whole(text: str, separator: str, option: str) -> list[int]:
+    parts = text.split(separator)
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise ConfigError(f"{option}: {text!r} is not made of whole numbers from 1 on")
+    return [int(part) for part in parts]

@@ -1,0 +1,155 @@
+"""`streamseg bench engine`: one picture through compiled programs, network and label upsampling told apart. One thread
+calls; the backend uses as many as it is given."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from streamseg.engine import upsample
+from streamseg.engine.backends import Precision, Program, State
+from streamseg.engine.bundle import find
+from streamseg.engine.engine import Engine
+from streamseg.engine.program import SmoothingMode
+from streamseg.errors import ConfigError
+from streamseg.synthetic import Street
+from streamseg.types import U8
+
+BLOCK = 10
+"""Runs in a row of one way of smoothing before the next has its turn: a busy moment of the machine hits all alike."""
+PICTURES = 8
+FPS = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is combined with what; `runs` timed runs each. An empty `smoothing` is `off` and the engine's own; `size`
+    None is the size that a 16:9 camera would be analysed at."""
+
+    engines: tuple[str, ...]
+    backends: tuple[str, ...] = ("auto",)
+    precisions: tuple[str, ...] = ("auto",)
+    threads: tuple[int, ...] = (1,)
+    smoothing: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
+    runs: int = 200
+
+
+def run(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
+    """{"cores", "runs", "results": [one row a combination]}, times in milliseconds. Raises ConfigError, EngineError."""
+    _choices("--precision", plan.precisions, get_args(Precision))
+    _choices("--smoothing", plan.smoothing, get_args(SmoothingMode))
+    results: list[dict[str, Any]] = []
+    threads_before = cv2.getNumThreads()
+    try:
+        for name, backend, precision, threads in product(plan.engines, plan.backends, plan.precisions, plan.threads):
+            say(f"{name}, {backend}, {precision}, {threads} thread{'s' if threads > 1 else ''}")
+            cv2.setNumThreads(threads)
+            results += _compared(plan, name, backend, precision, threads)
+    finally:
+        cv2.setNumThreads(threads_before)
+    return {"cores": len(os.sched_getaffinity(0)), "runs": plan.runs, "results": results}
+
+
+def _choices(option: str, given: Sequence[str], known: Sequence[str]) -> None:
+    if unknown := [each for each in given if each not in known]:
+        raise ConfigError(f"{option}: {unknown[0]!r} is none of {', '.join(known)}")
+
+
+def _compared(plan: Plan, name: str, backend: str, precision: Any, threads: int) -> list[dict[str, Any]]:
+    """One row for every way of smoothing, in turns; the cost of each against `off`."""
+    bundle = find(name)
+    modes: list[Any] = list(plan.smoothing or dict.fromkeys(["off", bundle.manifest.smoothing.mode]))
+    common: dict[str, Any] = {"backend": backend, "precision": precision, "threads": threads, "size": plan.size}
+    engines = {mode: Engine(bundle, smoothing=mode, **common) for mode in modes}
+    size = engines[modes[0]].size_for(1920, 1080)
+    street = Street(1, *size, FPS)
+    pictures = [street.frame(index)[0] for index in range(PICTURES)]
+    lanes = {mode: _Lane(engine.program(size)) for mode, engine in engines.items()}
+    for lane in lanes.values():
+        lane.run(pictures, PICTURES, warm=True)
+    for _ in range(0, plan.runs, BLOCK):
+        for lane in lanes.values():
+            lane.run(pictures, min(BLOCK, plan.runs - len(lane.total)))
+    rows = []
+    for mode, lane in lanes.items():
+        head = {"engine": bundle.identity, "backend": engines[mode].backend, "precision": precision}
+        row = head | {"threads": threads, "size": "x".join(map(str, size)), "smoothing": mode} | lane.report()
+        if "off" in lanes and mode != "off":
+            row |= lane.cost(lanes["off"])
+        rows.append(row)
+    return rows
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One compiled program, its state, and the milliseconds of every run and of the upsampling within it."""
+
+    program: Program
+    state: State = None
+    total: list[float] = field(default_factory=list)
+    labels: list[float] = field(default_factory=list)
+
+    def run(self, pictures: Sequence[U8], runs: int, warm: bool = False) -> None:
+        if self.state is None:
+            self.state = self.program.new_state()
+        with _timed_upsampling() as spent:
+            for index in range(runs):
+                spent.clear()
+                begin = time.perf_counter_ns()
+                self.program.run([pictures[index % len(pictures)]], [self.state], [1 / FPS])
+                took = time.perf_counter_ns() - begin
+                if not warm:
+                    self.total.append(took / 1e6)
+                    self.labels += [sum(spent) / 1e6] if spent else []
+
+    def report(self) -> dict[str, Any]:
+        """`labels_ms` and `network_ms` are None where a backend does all in one graph."""
+        parts = len(self.labels) == len(self.total)
+        network = [t - p for t, p in zip(self.total, self.labels, strict=True)] if parts else []
+        return {
+            "median_ms": round(statistics.median(self.total), 3),
+            "min_ms": round(min(self.total), 3),
+            "network_ms": round(statistics.median(network), 3) if parts else None,
+            "labels_ms": round(statistics.median(self.labels), 3) if parts else None,
+        }
+
+    def cost(self, off: _Lane) -> dict[str, float]:
+        """What smoothing adds to the time without it, in percent of that."""
+        median, least = statistics.median(self.total) / statistics.median(off.total), min(self.total) / min(off.total)
+        return {"cost_percent": round(100 * (median - 1), 1), "cost_min_percent": round(100 * (least - 1), 1)}
+
+
+@contextmanager
+def _timed_upsampling() -> Iterator[list[int]]:
+    """Nanoseconds of each call of `upsample.labels` meanwhile: the CPU backends make labels outside the graph."""
+    spent: list[int] = []
+    original = upsample.labels
+
+    def timed(scores: NDArray[np.float32], width: int, height: int) -> U8:
+        begin = time.perf_counter_ns()
+        labels = original(scores, width, height)
+        spent.append(time.perf_counter_ns() - begin)
+        return labels
+
+    upsample.labels = timed
+    try:
+        yield spent
+    finally:
+        upsample.labels = original
+
+
+def table(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a combination, with every column."""
+    columns = {"cost_percent": None, "cost_min_percent": None}
+    return [row | {key: row.get(key) for key in columns} for row in report["results"]]
