@@ -89,9 +89,6 @@ class Pipeline:
     def run(self, tick: Callable[[], None] = lambda: None) -> Outcome:
         """Runs to the end, calling `tick` twice a second, and closes. Raises StageError when a stage died."""
         began = time.monotonic()
-        if self.config.publish.wait_subscriber:
-            while not self._stopping.is_set() and not self.publisher.wait_for_subscriber(0.2):
-                pass
         inference = threading.Thread(target=self._infer, name="streamseg-inference")
         for reader in self._readers:
             reader.start()
@@ -145,6 +142,8 @@ class Pipeline:
     def _infer(self) -> None:
         wait_s = self.config.engine.max_wait_ms / 1000
         try:
+            if self.config.publish.wait_subscriber:
+                self._hold()
             while frames := self._inbox.take(self.engine.max_batch, wait_s):
                 try:
                     results = self.engine.run(frames)
@@ -161,6 +160,12 @@ class Pipeline:
             self._crash = StageError("inference", error)
         finally:
             self._ended.set()
+
+    def _hold(self) -> None:
+        """Returns when somebody has subscribed; or when nothing is left to wait with, as every source has failed."""
+        while not (self._stopping.is_set() or all(reader.join(0) for reader in self._readers)):
+            if self.publisher.wait_for_subscriber(0.2):
+                return
 
     def _skip(self, frames: list[Frame], error: FrameError) -> None:
         log.debug("%s", error)

@@ -94,6 +94,12 @@ def test_a_file_that_is_no_video(
     fails(1, (path.name, *said), "run", path, *engine)
 
 
+def test_a_lossless_run_of_no_video_waits_for_nobody(
+    fails: Callable[..., None], engine: tuple[object, ...], clip: Clips
+) -> None:
+    fails(1, ("not a video file",), "run", clip("text"), "--wait-subscriber", *engine)
+
+
 def test_a_file_cut_in_the_middle(
     fails: Callable[..., None], engine: tuple[object, ...], clip: Clips, tmp_path: Path
 ) -> None:

@@ -47,9 +47,10 @@ class TestStopping:
         self, number: int, run: Callable[..., Running], clip: Clips
     ) -> None:
         running = run(clip("h264", frames=30), "--wait-subscriber", "--json")
-        endpoint_of(running)
+        running.wait_for_line("running")
         (stream,) = report_of(running.stop(number, STOP_SECONDS))["streams"].values()
-        assert stream["frames"] == stream["published"] == 0  # type: ignore[index]
+        assert stream["published"] == 0  # type: ignore[index]
+        assert stream["dropped"] == {"shutdown": stream["frames"]}  # type: ignore[index]
 
     def test_while_a_stalled_subscriber_blocks_a_lossless_run(
         self, number: int, run: Callable[..., Running], clip: Clips
