@@ -179,5 +179,6 @@ def find(name: str | Path) -> Bundle:
     for folder in search_path():
         if path.name == str(name) and (folder / path / "engine.yaml").is_file():
             return Bundle.open(folder / path)
-    names = ", ".join(bundle.manifest.name for bundle in available()) or "none"
+    # By their folders: one that is damaged must not hide the others.
+    names = ", ".join(sorted({file.parent.name for f in search_path() for file in f.glob("*/engine.yaml")})) or "none"
     raise EngineNotFound(f"no engine named {str(name)!r}; there are: {names} (a folder with an engine.yaml works too)")
