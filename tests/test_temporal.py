@@ -91,7 +91,7 @@ def consistency(window: int, *frames: tuple[U8, U8]) -> float:
 
 
 def test_a_pixel_is_consistent_when_it_is_right_in_the_whole_window() -> None:
-    # Windows 0-1: pixels 0, 1, 2 are steady, 0 and 1 right in both: 2/3. Windows 1-2: 0, 1 steady, 0 right in both: 1/2.
+    # Frames 0-1: pixels 0, 1, 2 are steady, 0 and 1 right in both. Frames 1-2: 0 and 1 are steady, 0 right in both.
     measured = consistency(
         2,
         (row(0, 0, 1, 0), row(0, 0, 0, 1)),
