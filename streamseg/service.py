@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TextIO
 
 import cv2
 from rich.console import Console
@@ -83,8 +83,20 @@ def _status(pipeline: Pipeline, wanted: bool) -> Iterator[Any]:
     if not (wanted and console.is_terminal):
         yield lambda: None
         return
-    with Live(_table(pipeline), console=console, auto_refresh=False, transient=True) as live:
+    with Live(_table(pipeline), console=console, auto_refresh=False, transient=True) as live, _log_through(sys.stderr):
         yield lambda: live.update(_table(pipeline), refresh=True)
+
+
+@contextmanager
+def _log_through(stderr: TextIO) -> Iterator[None]:
+    """The log's lines go above the live table, through the stream that it has put in the place of stderr."""
+    streams = [handler for handler in log.handlers if isinstance(handler, logging.StreamHandler)]
+    before = [handler.setStream(stderr) for handler in streams]
+    try:
+        yield
+    finally:
+        for handler, stream in zip(streams, before, strict=True):
+            handler.setStream(stream or stderr)
 
 
 def _table(pipeline: Pipeline) -> Table:

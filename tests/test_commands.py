@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from clips import Clips
-from daemon import STOP_SECONDS, endpoint_of
+from daemon import ANY_PORT, STOP_SECONDS, endpoint_of
 from processes import Running, StreamsegCli
 
 
@@ -80,3 +84,25 @@ def test_ctrl_c_ends_subscribe_without_a_word(run: Callable[..., Running], strea
     subscriber.wait_for_line("labels/")
     done = subscriber.stop(signal.SIGINT, STOP_SECONDS)
     assert (done.code, done.stderr) == (0, "")
+
+
+def test_on_a_terminal_a_table_follows_the_streams_and_the_log_goes_above_it(tiny_engine: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "streamseg", "run", "synthetic://street?size=320x180&frames=30&fps=20"]
+    command += ["--engine", str(tiny_engine), "--bind", ANY_PORT]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = "".join(iter(lambda: read(ours), ""))
+    os.close(ours)
+    assert process.returncode == 0, shown
+    assert re.search(r"street +running +\d+\.\d +\d+ .*%", shown)
+    erased = r"\x1b\[2K"  # the table's lines, before the log's line takes their place
+    assert re.search(erased + r"\d\d:\d\d:\d\d I street: ended \(end-of-file\)\r\n", shown)
+    assert re.search(r"street: \d+ frames in, \d+ published", shown.splitlines()[-1])
+
+
+def read(terminal: int) -> str:
+    try:
+        return os.read(terminal, 65536).decode(errors="replace")
+    except OSError:  # how a terminal's end is told
+        return ""
