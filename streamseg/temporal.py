@@ -82,21 +82,19 @@ class Consistency:
         self._true: U8 | None = None
         self._same: U8
         self._right: U8
-        self._frames = 0
 
     def add(self, predicted: U8, true: U8) -> None:
         if self._true is None or self._true.shape != true.shape:
             self._true = np.full_like(true, 255)
-            self._same, self._right, self._frames = np.zeros_like(true), np.zeros_like(true), 0
+            self._same, self._right = np.zeros_like(true), np.zeros_like(true)
         # Run lengths up to this frame, no longer than the longest window: what happened before it does not matter.
         known = true < self._classes
         self._same = _run(self._same * (true == self._true), known, self._longest)
         self._right = _run(self._right, predicted == true, self._longest)
         self._true = true
-        self._frames += 1
         for n, shares in self._shares.items():
-            steady = self._same >= n
-            if self._frames >= n and (count := int(np.count_nonzero(steady))):
+            steady = self._same >= n  # none before the n-th frame
+            if count := int(np.count_nonzero(steady)):
                 shares.append(np.count_nonzero(steady & (self._right >= n)) / count)
 
     def mvc(self, window: int) -> float:
