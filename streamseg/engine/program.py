@@ -120,9 +120,9 @@ def _head(g: Graph, spec: ProgramSpec) -> None:
     scale = 1 / (255 * np.asarray(spec.std, np.float64))
     shift = -np.asarray(spec.mean, np.float64) / spec.std
     g.add("Cast", ["frames"], "program/float", to=TensorProto.FLOAT)
-    g.add("Transpose", ["program/float"], "program/planar", perm=[0, 3, 1, 2])
-    g.add("Mul", ["program/planar", g.constant("scale", scale.reshape(1, 3, 1, 1))], "program/scaled")
-    g.add("Add", ["program/scaled", g.constant("shift", shift.reshape(1, 3, 1, 1))], "image")
+    g.add("Mul", ["program/float", g.constant("scale", scale)], "program/scaled")
+    g.add("Add", ["program/scaled", g.constant("shift", shift)], "program/normalised")
+    g.add("Transpose", ["program/normalised"], "image", perm=[0, 3, 1, 2])
 
 
 def _labels(g: Graph) -> None:
