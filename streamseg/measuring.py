@@ -88,9 +88,8 @@ def _compared(
         return print(json.dumps(report))
     table(compare.table(report))
     pictures = sum(clip["pictures"] for clip in report["clips"])
-    return print(
-        f"{len(clips)} clip{'s' if len(clips) > 1 else ''}, {pictures} pictures, {report['engine']}, {report['seconds']} s"
-    )
+    counted = f"{len(clips)} clip{'s' if len(clips) > 1 else ''}, {pictures} pictures"
+    return print(f"{counted}, {report['engine']}, {report['seconds']} s")
 
 
 @bench_app.command("pipeline")
