@@ -97,7 +97,7 @@ def _truth(clip: Path, watched: bool) -> Truth | None:
 def _engines(configs: Mapping[str, Config]) -> Iterator[tuple[str, Engine]]:
     for name, config in configs.items():
         engine = engine_of(config, threads=os.cpu_count() or 1)
-        yield name or (engine.spec.smoothing if engine.spec.smooths else "off"), engine
+        yield name or (engine.spec.mode if engine.spec.smooths else "off"), engine
 
 
 def _measures(scored: ClipScore, engine: Engine) -> dict[str, Any]:

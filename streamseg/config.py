@@ -68,7 +68,7 @@ class SmoothingConfig(Model):
     mode: Literal["off", "average", "adaptive"] | None = None
     """None: as the engine's manifest says."""
     strength: Annotated[float, Field(ge=0, le=1)] | None = None
-    """0: none; 1: a time constant, at any frame rate, of 0.1 s (average) or of 4 s where nothing moves (adaptive)."""
+    """0: none; 1: a time constant, at any frame rate, of 0.5 s (average) or of 4 s where nothing moves (adaptive)."""
 
 
 class StreamConfig(Model):

@@ -71,7 +71,7 @@ def slow(tmp_path: Path) -> Bundle:
 # Parity
 
 
-@pytest.mark.parametrize("smoothing", ["off", "average"])
+@pytest.mark.parametrize("smoothing", ["off", "average", "adaptive"])
 def test_the_backends_agree_on_the_street(smoothing: str, shipped: Bundle) -> None:
     """Up to ties: where two classes' scores differ by less than rounding does, either answer is right."""
     labels = {}
@@ -92,7 +92,7 @@ def test_the_shipped_graph_alone_gives_the_engine_s_labels(shipped: Bundle) -> N
     rgb = street(5)
     inputs = {"frames": rgb[None]}
     if len(session.get_inputs()) > 1:
-        inputs |= {"state": np.zeros((1, len(shipped.classes), 68, 120), np.float32), "elapsed_s": np.float32([-1])}
+        inputs |= {"state": np.zeros((1, len(shipped.classes) + 1, 68, 120), np.float32), "elapsed_s": np.float32([-1])}
     (labels,) = session.run(["labels"], inputs)
     assert agreement([labels[0]], [fresh(shipped).run([frame(rgb)])[0].labels]) >= 0.9999
 

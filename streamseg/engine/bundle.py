@@ -42,7 +42,7 @@ class InputEntry(_Model):
 
 class SmoothingEntry(_Model):
     mode: Literal["off", "average", "adaptive"] = "adaptive"
-    strength: Annotated[float, Field(ge=0, le=1)] = 0.5
+    strength: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class Manifest(_Model):

@@ -13,6 +13,7 @@ from streamseg.engine import program
 from streamseg.engine.backends import CompileOptions, Precision, Program, State, choose
 from streamseg.engine.bundle import Bundle
 from streamseg.engine.program import ProgramSpec, SmoothingMode
+from streamseg.engine.smoothing import DEFAULT_STRENGTH
 from streamseg.types import Frame, Result, Roi
 
 # A pause this long (a camera that froze, a gap in a file) says nothing about what is in the picture now.
@@ -45,12 +46,12 @@ class Engine:
         self.bundle = bundle
         self.classes = bundle.classes
         self.backend, self._compile = choose(backend)
-        self.spec = ProgramSpec(
-            mean=entry.mean,
-            std=entry.std,
-            smoothing=smoothing or default.mode,
-            strength=default.strength if strength is None else strength,
-        )
+        mode = smoothing or default.mode
+        if strength is None:
+            strength = default.strength if mode == default.mode else None
+        if strength is None:
+            strength = DEFAULT_STRENGTH[mode]
+        self.spec = ProgramSpec(mean=entry.mean, std=entry.std, mode=mode, strength=strength)
         self._precision: Precision = precision
         self._threads = threads
         self._size = size
@@ -59,7 +60,7 @@ class Engine:
         self._streams: dict[str, _StreamState] = {}
 
     def __repr__(self) -> str:
-        return f"Engine({self.bundle.identity}, {self.backend}, smoothing={self.spec.smoothing})"
+        return f"Engine({self.bundle.identity}, {self.backend}, smoothing={self.spec.mode})"
 
     @property
     def max_batch(self) -> int:

@@ -26,16 +26,16 @@ SmoothingMode = Literal["off", "average", "adaptive"]
 
 @dataclass(frozen=True, slots=True)
 class ProgramSpec:
-    """`mean` and `std` are RGB in 0..1; `strength` is the smoothing strength, 0..1."""
+    """`mean` and `std` are RGB in 0..1; `mode` and `strength` (0..1): see `smoothing`."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    smoothing: SmoothingMode = "adaptive"
-    strength: float = 0.5
+    mode: SmoothingMode = "adaptive"
+    strength: float = smoothing.DEFAULT_STRENGTH["adaptive"]
 
     @property
     def smooths(self) -> bool:
-        return self.smoothing != "off" and self.strength > 0
+        return self.mode != "off" and self.strength > 0
 
 
 def build(network: onnx.ModelProto, spec: ProgramSpec) -> onnx.ModelProto:
@@ -51,7 +51,7 @@ def build(network: onnx.ModelProto, spec: ProgramSpec) -> onnx.ModelProto:
     inputs = [_value("frames", TensorProto.UINT8, ["N", "H", "W", 3])]
     outputs = [_value("labels", TensorProto.UINT8, ["N", "H", "W"])]
     if spec.smooths:
-        if spec.smoothing == "average":
+        if spec.mode == "average":
             channels = classes + smoothing.average(g, spec.strength)
         else:
             channels = classes + smoothing.adaptive(g, spec.strength, classes, _stride(network))

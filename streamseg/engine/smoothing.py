@@ -23,8 +23,10 @@ DOUBT_LOW, DOUBT_HIGH = 0.5, 0.8
 MARGIN = 0.25
 """A class takes a pixel over when its score exceeds that of the class that holds the pixel by more than this."""
 # average:
-AVERAGE_SECONDS = 0.1
-"""Time constant at strength 1; strength s means s * 0.1 s."""
+AVERAGE_SECONDS = 0.5
+"""Time constant at strength 1; strength s means s * 0.5 s."""
+
+DEFAULT_STRENGTH = {"off": 0.0, "average": 0.1, "adaptive": 0.5}
 
 
 class Graph:

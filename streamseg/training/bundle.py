@@ -34,7 +34,7 @@ def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: P
         parameters=sum(p.numel() for p in _deployed(trained.model)),
         gmac=round(multiply_accumulates(trained.model, recipe.width, recipe.height) / 1e9, 3),
     )
-    spec = program.ProgramSpec(mean=recipe.mean, std=recipe.std, strength=manifest.smoothing.strength)
+    spec = program.ProgramSpec(mean=recipe.mean, std=recipe.std)
     bundle = write(folder, manifest, program.build(onnx.load(trained.network), spec))
     if recipe.report is None:
         return bundle
