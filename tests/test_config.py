@@ -22,7 +22,10 @@ def config(text: str, tmp_path: Path, *overrides: str) -> object:
         ("streams: [{source: synthetic://street, fps: -1}]", ["streams[0].fps", "-1", "greater than or equal to 0"]),
         ("streams: [{source: synthetic://street, fsp: 5}]", ["streams[0].fsp", "no such setting"]),
         ("streams: [{id: 'a b', source: synthetic://street}]", ["streams[0].id", "'a b'"]),
-        ("streams: [{id: a, source: synthetic://street}, {id: a, source: synthetic://street}]", ["streams[1].id", "'a'"]),
+        (
+            "streams: [{id: a, source: synthetic://street}, {id: a, source: synthetic://street}]",
+            ["streams[1].id", "'a'"],
+        ),
         ("streams: []", ["streams"]),
         ("streams: [{source: nowhere.mp4}]", ["streams[0].source", "nowhere.mp4", "no such file"]),
         ("streams: [{source: 'rtsp://u:${NO_SUCH_VARIABLE}@h/p'}]", ["streams[0].source", "NO_SUCH_VARIABLE"]),
@@ -58,7 +61,12 @@ def test_passwords_come_from_the_environment_or_a_file(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize(
     "url",
-    ["rtsp://u:s3cret@h:554/p", "rtsp://u:s3/cr@et@h/p", "http://h/p?user=u&password=s3cret", "rtsp://h/p?token=s3cret#x"],
+    [
+        "rtsp://u:s3cret@h:554/p",
+        "rtsp://u:s3/cr@et@h/p",
+        "http://h/p?user=u&password=s3cret",
+        "rtsp://h/p?token=s3cret#x",
+    ],
 )
 def test_a_password_never_shows(url: str) -> None:
     source = parse(url)

@@ -48,8 +48,12 @@ def test_labels_equal_interpolating_every_pixel(seed: int, classes: int, rows: i
     assert_same_labels(scores, columns * stride, rows * stride)
 
 
-@pytest.mark.parametrize(("rows", "columns", "width", "height"), [(65, 65, 513, 513), (9, 16, 100, 57), (10, 10, 30, 30)])
-def test_strides_that_are_odd_or_not_whole_are_interpolated_too(rows: int, columns: int, width: int, height: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "columns", "width", "height"), [(65, 65, 513, 513), (9, 16, 100, 57), (10, 10, 30, 30)]
+)
+def test_strides_that_are_odd_or_not_whole_are_interpolated_too(
+    rows: int, columns: int, width: int, height: int
+) -> None:
     scores = np.random.default_rng(1).random((5, rows, columns), np.float32)
     assert_same_labels(scores, width, height)
 
