@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 import pytest
 import tiny_engine
+from stills import frame
 from tiny_engine import COLOURS, NAMES
 
 from streamseg.engine.bundle import Bundle, find
 from streamseg.engine.engine import FORGET_SECONDS, Engine
 from streamseg.errors import BackendUnavailable
-from streamseg.evaluate import Still
 from streamseg.synthetic import Street
-from streamseg.types import U8, Frame
+from streamseg.types import U8
 
 BACKENDS = ("openvino", "onnxruntime", "torch")
 SIZES = ((480, 272), (480, 360), (640, 352), (360, 640), (1000, 300))
@@ -32,10 +32,6 @@ STREET = Street(3, 480, 272, 25.0)
 def street(index: int, width: int = 480, height: int = 272) -> U8:
     picture = STREET.picture(index)
     return picture if (width, height) == (480, 272) else cv2.resize(picture, (width, height))
-
-
-def frame(rgb: U8, seconds: float = 0.0, *, stream: str = "cam", state_key: int = 1) -> Frame:
-    return Frame(stream, 1, 0, None, 0, "file", 0, 0, round(seconds * 1e9), state_key, Still(rgb))
 
 
 def plain(name: str, width: int = 160, height: int = 96) -> U8:
