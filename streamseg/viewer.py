@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,9 +96,10 @@ def _line(message: Message) -> str:
 
 
 def _save(message: Message, folder: Path) -> None:
-    """NAME.json, and NAME.png or NAME.jpg beside it, where NAME is the topic and the frame's number."""
+    """NAME.json, and NAME.png or NAME.jpg beside it, where NAME is the topic and the frame's number; events and
+    heartbeats, which tell of no frame, have their own."""
     header = message.header.raw
-    number = header.get("frame", time.time_ns() // 1_000_000)
+    number = header["seq"] if header["frame"] is None else header["frame"]
     name = f"{message.topic.strip('/').replace('/', '-')}-{number:08d}"
     (folder / f"{name}.json").write_text(json.dumps(header, indent=1))
     if message.header.kind in ("frame", "picture"):

@@ -67,6 +67,9 @@ def test_subscribe_prints_saves_and_ends(
         names
         == ["frame-cam-N.jpg"] * 2 + ["frame-cam-N.json"] * 2 + ["labels-cam-N.json"] * 2 + ["labels-cam-N.png"] * 2
     )
+    news = ("--kind", "heartbeat", "--count", 2, "--timeout", 20, "--save", folder / "news")
+    assert streamseg_cli("subscribe", endpoint, *news).code == 0
+    assert len(list((folder / "news").glob("heartbeat-*.json"))) == 2
     quiet = streamseg_cli("subscribe", endpoint, "--stream", "other", "--timeout", 0.5)
     assert (quiet.code, quiet.stdout) == (1, "")
     assert re.fullmatch(r"streamseg: error: .* is alive, but sent nothing on .*\n", quiet.stderr)
