@@ -80,3 +80,12 @@ def test_a_reset_forgets_the_past(bundle: Bundle) -> None:
         engine.run([frame(scene(i, square=40), i / 25)])
     fresh = Engine(bundle, precision="fp32").run([frame(scene(50), 0.0)])[0].labels
     np.testing.assert_array_equal(engine.run([frame(scene(50), 0.4, state_key=9)])[0].labels, fresh)
+
+
+def test_a_class_must_win_by_a_margin(tmp_path: Path) -> None:
+    """With next to no averaging left, 0.58 against 0.42 is not enough to take a pixel over."""
+    quick = tiny_engine.write(tmp_path, smoothing="adaptive", strength=0.001)
+    between = (np.array(tiny_engine.COLOURS["ground"], np.float64) + tiny_engine.COLOURS["black"]) / 2
+    pictures = [np.full((HEIGHT, WIDTH, 3), between + (-1) ** i).round().astype(np.uint8) for i in range(6)]
+    assert changes(run(quick, pictures, "off", fps=5)) == 1
+    assert changes(run(quick, pictures, "adaptive", fps=5)) == 0
