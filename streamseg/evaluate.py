@@ -36,6 +36,9 @@ class Still:
             return self._rgb
         return np.asarray(cv2.resize(self._rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
+    def scale_ahead(self, width: int, height: int) -> None:
+        pass
+
     def planes(self) -> Planes:
         raise NotImplementedError("stills are evaluated, not drawn")
 

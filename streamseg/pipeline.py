@@ -74,6 +74,7 @@ class Pipeline:
                 self._inbox,
                 self.metrics[stream.name],
                 self._announce,
+                input_size=self.engine.size_for,
             )
             for stream in config.streams
         ]

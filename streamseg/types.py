@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -60,6 +62,10 @@ class Picture(Protocol):
         """The picture scaled to `width` x `height`: u8 [height, width, 3], RGB, full range, contiguous."""
         ...
 
+    def scale_ahead(self, width: int, height: int) -> None:
+        """Does the work of `rgb` now; the next `rgb` of that size hands its result out."""
+        ...
+
     def planes(self) -> Planes:
         """The picture at its own size as YUV 4:2:0."""
         ...
@@ -90,15 +96,25 @@ class Frame:
     picture: Picture = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+MakeLabels = Callable[[], U8]
+"""Makes a label map u8 [H', W'] that the caller owns; any thread, any time."""
+
+
+@dataclass(frozen=True)
 class Result:
-    """What the engine made of one frame: `labels` u8 [H', W'], one class id a pixel (255: none)."""
+    """What the engine made of one frame. The label map is made when it is first asked for, by the thread that asks:
+    beside the inference thread, and not at all where nobody subscribes."""
 
     frame: Frame
-    labels: U8 = field(repr=False)
+    make_labels: MakeLabels = field(repr=False)
     engine: str
     """name@digest"""
     smoothed: bool
     roi: Roi
     wait_us: int
     infer_us: int
+
+    @cached_property
+    def labels(self) -> U8:
+        """u8 [H', W'], one class id a pixel (255: none)."""
+        return self.make_labels()

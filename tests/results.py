@@ -29,6 +29,9 @@ class GreyPicture:
     def rgb(self, width: int, height: int) -> U8:
         return np.full((height, width, 3), 128, np.uint8)
 
+    def scale_ahead(self, width: int, height: int) -> None:
+        pass
+
     def planes(self) -> Planes:
         if self.noise is not None:
             y = np.random.default_rng(self.noise).integers(16, 236, (self.height, self.width), np.uint8)
@@ -65,4 +68,4 @@ def result(
         0,
         picture,
     )
-    return Result(frame, labels, ENGINE, True, Roi(0, 0, picture.width, picture.height), 200, 3300)
+    return Result(frame, lambda: labels, ENGINE, True, Roi(0, 0, picture.width, picture.height), 200, 3300)

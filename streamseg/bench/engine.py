@@ -6,17 +6,13 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, get_args
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
-from streamseg.engine import upsample
 from streamseg.engine.backends import Precision, Program, State
 from streamseg.engine.bundle import find
 from streamseg.engine.engine import Engine
@@ -93,60 +89,43 @@ def _compared(plan: Plan, name: str, backend: str, precision: Any, threads: int)
 
 @dataclass(slots=True)
 class _Lane:
-    """One compiled program, its state, and the milliseconds of every run and of the upsampling within it."""
+    """One compiled program, its state, and the milliseconds of every run: of the graph, and of making the labels."""
 
     program: Program
     state: State = None
-    total: list[float] = field(default_factory=list)
+    graph: list[float] = field(default_factory=list)
     labels: list[float] = field(default_factory=list)
+
+    @property
+    def total(self) -> list[float]:
+        return [graph + labels for graph, labels in zip(self.graph, self.labels, strict=True)]
 
     def run(self, pictures: Sequence[U8], runs: int, warm: bool = False) -> None:
         if self.state is None:
             self.state = self.program.new_state()
-        with _timed_upsampling() as spent:
-            for index in range(runs):
-                spent.clear()
-                begin = time.perf_counter_ns()
-                self.program.run([pictures[index % len(pictures)]], [self.state], [1 / FPS])
-                took = time.perf_counter_ns() - begin
-                if not warm:
-                    self.total.append(took / 1e6)
-                    self.labels += [sum(spent) / 1e6] if spent else []
+        for index in range(runs):
+            begin = time.perf_counter_ns()
+            (make_labels,) = self.program.run([pictures[index % len(pictures)]], [self.state], [1 / FPS])
+            ran = time.perf_counter_ns()
+            make_labels()
+            made = time.perf_counter_ns()
+            if not warm:
+                self.graph.append((ran - begin) / 1e6)
+                self.labels.append((made - ran) / 1e6)
 
     def report(self) -> dict[str, Any]:
-        """`labels_ms` and `network_ms` are None where a backend does all in one graph."""
-        parts = len(self.labels) == len(self.total)
-        network = [t - p for t, p in zip(self.total, self.labels, strict=True)] if parts else []
+        """`labels_ms` is next to nothing where a backend makes labels inside the graph."""
         return {
             "median_ms": round(statistics.median(self.total), 3),
             "min_ms": round(min(self.total), 3),
-            "network_ms": round(statistics.median(network), 3) if parts else None,
-            "labels_ms": round(statistics.median(self.labels), 3) if parts else None,
+            "graph_ms": round(statistics.median(self.graph), 3),
+            "labels_ms": round(statistics.median(self.labels), 3),
         }
 
     def cost(self, off: _Lane) -> dict[str, float]:
         """What smoothing adds to the time without it, in percent of that."""
         median, least = statistics.median(self.total) / statistics.median(off.total), min(self.total) / min(off.total)
         return {"cost_percent": round(100 * (median - 1), 1), "cost_min_percent": round(100 * (least - 1), 1)}
-
-
-@contextmanager
-def _timed_upsampling() -> Iterator[list[int]]:
-    """Nanoseconds of each call of `upsample.labels` meanwhile: the CPU backends make labels outside the graph."""
-    spent: list[int] = []
-    original = upsample.labels
-
-    def timed(scores: NDArray[np.float32], width: int, height: int) -> U8:
-        begin = time.perf_counter_ns()
-        labels = original(scores, width, height)
-        spent.append(time.perf_counter_ns() - begin)
-        return labels
-
-    upsample.labels = timed
-    try:
-        yield spent
-    finally:
-        upsample.labels = original
 
 
 def table(report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import onnx
 
 from streamseg.errors import BackendUnavailable
-from streamseg.types import U8
+from streamseg.types import U8, MakeLabels
 
 BackendName = Literal["openvino", "onnxruntime", "torch"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -25,8 +25,8 @@ class Program(Protocol):
 
     def new_state(self) -> State: ...
 
-    def run(self, frames: Sequence[U8], states: Sequence[State], elapsed_s: Sequence[float]) -> list[U8]:
-        """`frames` u8 [H, W, 3] each -> labels u8 [H, W] each, owned by the caller; `states` are updated in place."""
+    def run(self, frames: Sequence[U8], states: Sequence[State], elapsed_s: Sequence[float]) -> list[MakeLabels]:
+        """`frames` u8 [H, W, 3] each -> what makes labels u8 [H, W] of each; `states` are updated in place."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from streamseg.engine import program, upsample
 from streamseg.engine.backends import CompileOptions
-from streamseg.types import U8
+from streamseg.types import U8, MakeLabels
 
 F32 = NDArray[np.float32]
 
@@ -43,14 +44,18 @@ class CpuProgram:
     def new_state(self) -> CpuState:
         return CpuState()
 
-    def run(self, frames: Sequence[U8], states: Sequence[CpuState], elapsed_s: Sequence[float]) -> list[U8]:
+    def run(self, frames: Sequence[U8], states: Sequence[CpuState], elapsed_s: Sequence[float]) -> list[MakeLabels]:
         return [self._one(*item) for item in zip(frames, states, elapsed_s, strict=True)]
 
-    def _one(self, frame: U8, state: CpuState, elapsed_s: float) -> U8:
+    def _one(self, frame: U8, state: CpuState, elapsed_s: float) -> MakeLabels:
         if self._shape is None:
-            return upsample.labels(self._execute(frame[None], None, None)[0][0], *self._size)
+            return self._labels(self._execute(frame[None], None, None)[0])
         if state.values is None:
             state.values, elapsed_s = np.zeros((1, *self._shape), np.float32), -1.0
         scores, after = self._execute(frame[None], state.values, np.array([elapsed_s], np.float32))
         np.copyto(state.values, after)
-        return upsample.labels(scores[0], *self._size)
+        return self._labels(scores)
+
+    def _labels(self, scores: F32) -> MakeLabels:
+        """Copied, as the backend reuses its buffer: 0.36 MB, against 0.6 ms of upsampling on the inference thread."""
+        return partial(upsample.labels, scores[0].copy(), *self._size)

@@ -89,19 +89,19 @@ class Engine:
         compiled = self.program(size)
         pictures = [frame.picture.rgb(*size) for frame in frames]
         memories = [self._memory(frame, size, compiled) for frame in frames]
-        maps = compiled.run(pictures, [state for state, _ in memories], [elapsed for _, elapsed in memories])
+        makers = compiled.run(pictures, [state for state, _ in memories], [elapsed for _, elapsed in memories])
         infer_us = (time.monotonic_ns() - begin_ns) // 1000
         return [
             Result(
                 frame=frame,
-                labels=labels,
+                make_labels=make_labels,
                 engine=self.bundle.identity,
                 smoothed=self.spec.smooths,
                 roi=Roi(0, 0, frame.picture.width, frame.picture.height),
                 wait_us=max(0, begin_ns - frame.ready_ns) // 1000,
                 infer_us=infer_us,
             )
-            for frame, labels in zip(frames, maps, strict=True)
+            for frame, make_labels in zip(frames, makers, strict=True)
         ]
 
     def _memory(self, frame: Frame, size: tuple[int, int], compiled: Program) -> tuple[State, float]:

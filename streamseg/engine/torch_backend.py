@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from streamseg.engine.backends import CompileOptions
 from streamseg.engine.program import state_shape
 from streamseg.engine.torch_operators import OPERATORS
 from streamseg.errors import EngineError
-from streamseg.types import U8
+from streamseg.types import U8, MakeLabels
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class TorchProgram:
     def new_state(self) -> TorchState:
         return TorchState()
 
-    def run(self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float]) -> list[U8]:
+    def run(self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float]) -> list[MakeLabels]:
         inputs: dict[str, Any] = {"frames": torch.from_numpy(np.stack(frames))}
         if self._shape is not None:
             resets = [state.values is None for state in states]
@@ -55,7 +56,7 @@ class TorchProgram:
         if self._shape is not None:
             for state, after in zip(states, values["state_next"].split(1), strict=True):
                 state.values = after
-        return list(values["labels"].numpy())
+        return [partial(np.asarray, labels) for labels in values["labels"].numpy()]
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         values: dict[str, Any] = {"": None, **self._constants, **inputs}

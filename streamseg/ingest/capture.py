@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -68,15 +69,24 @@ class Scaler:
 class AvPicture:
     """A decoded frame, converted on demand by swscale straight from the decoder's planes."""
 
-    __slots__ = ("_for_planes", "_for_rgb", "_frame", "height", "width")
+    __slots__ = ("_for_planes", "_for_rgb", "_frame", "_scaled", "height", "width")
 
     def __init__(self, frame: av.VideoFrame, for_rgb: Scaler, for_planes: Scaler) -> None:
         # Two, because rgb() is called by the inference thread and planes() by those that publish.
         self._frame, self._for_rgb, self._for_planes = frame, for_rgb, for_planes
         self.width: int = frame.width
         self.height: int = frame.height
+        self._scaled: U8 | None = None
+
+    def scale_ahead(self, width: int, height: int) -> None:
+        """Does the work of `rgb` now, in the calling thread; the next `rgb` of that size hands its result out."""
+        with suppress(FrameError):  # told when it is asked for
+            self._scaled = self.rgb(width, height)
 
     def rgb(self, width: int, height: int) -> U8:
+        scaled, self._scaled = self._scaled, None
+        if scaled is not None and scaled.shape[:2] == (height, width):
+            return scaled
         how = {"width": width, "height": height, "format": "rgb24", "interpolation": Interpolation.AREA}
         try:
             picture: Any = self._for_rgb(self._frame, src_colorspace=self._matrix(), **how).to_ndarray()

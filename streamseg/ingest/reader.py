@@ -58,12 +58,17 @@ class StreamReader:
         inbox: Inbox,
         metrics: StreamMetrics,
         announce: Announce,
+        *,
+        input_size: Callable[[int, int], tuple[int, int]] | None = None,
     ) -> None:
+        """`input_size`: the (width, height) that the engine wants for a source of that size. Files, of which nothing
+        is dropped, are scaled to it here, beside the inference thread; live frames only once they are taken."""
         self.stream = stream
         self.failed: SourceError | None = None
         self.crash: BaseException | None = None
         self._source, self._options = source, options
         self._inbox, self._metrics, self._announce = inbox, metrics, announce
+        self._input_size = input_size
         self._stop = threading.Event()
         self._epoch = 0
         self._state_key = 0
@@ -167,7 +172,10 @@ class StreamReader:
         self._announce(self.stream, self._epoch, "running", "size-changed", f"{size[0]}x{size[1]}")
 
     def _hand_over(self, captured: Captured, number: int, media_ns: int, *, live: bool) -> None:
-        assert captured.picture is not None
+        picture = captured.picture
+        assert picture is not None
+        if not live and self._input_size is not None:
+            picture.scale_ahead(*self._input_size(picture.width, picture.height))
         frame = Frame(
             stream=self.stream,
             epoch=self._epoch,
@@ -179,7 +187,7 @@ class StreamReader:
             ready_ns=time.monotonic_ns(),
             media_ns=media_ns,
             state_key=self._state_key,
-            picture=captured.picture,
+            picture=picture,
         )
         refused = self._inbox.put(frame, live=live)
         if refused is not None:
