@@ -88,6 +88,8 @@ class _Stages:
                 frame.picture.rgb(*size)
         with self.clock("infer"):
             results = [engine.run([frame])[0] for frame in frames]
+            for result in results:
+                _ = result.labels  # made when first asked for; part of inference wherever it runs
         for result in results:  # one at a time, as in the pipeline: eight pictures of 1080p do not fit into a cache
             planes = result.frame.picture.planes()
             with self.clock("overlay"):
