@@ -63,7 +63,7 @@ def evaluate(
         if save_labels:
             raise ConfigError("--save-labels takes one clip and one way of smoothing")
         return _compared(configs, data, shown, video, as_json)
-    from streamseg import evaluate as evaluation
+    from streamseg.evaluation import evaluate as evaluation
 
     report = evaluation.run(configs[modes[0]], data[0], split, save_labels, shown)
     if as_json:
@@ -80,7 +80,7 @@ def evaluate(
 def _compared(
     configs: dict[str, Config], data: list[str], foreground: list[str], video: Path | None, as_json: bool
 ) -> None:
-    from streamseg import compare
+    from streamseg.evaluation import compare
 
     clips = [Path(each) for each in data]
     report = compare.run(configs, clips, foreground=foreground, video=video, progress=sys.stderr.isatty())

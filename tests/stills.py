@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamseg.evaluate import Still
+from streamseg.evaluation.evaluate import Still
 from streamseg.types import U8, Frame
 
 

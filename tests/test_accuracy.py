@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from streamseg.accuracy import Confusion
+from streamseg.evaluation.accuracy import Confusion
 
 TRUE = np.array([[0, 0, 0, 0], [1, 1, 2, 255]], np.uint8)
 PREDICTED = np.array([[0, 0, 0, 1], [1, 2, 2, 0]], np.uint8)

@@ -15,9 +15,9 @@ from clips import Clips
 from processes import StreamsegCli
 from tiny_engine import NAMES
 
-from streamseg import evaluate
 from streamseg.config import validated
 from streamseg.errors import ConfigError
+from streamseg.evaluation import evaluate
 from streamseg.ingest.frames import file_frames
 from streamseg.types import U8
 

@@ -27,16 +27,11 @@ LAYERS: tuple[set[str], ...] = (
         "publish",
         "received",
         "subscriber",
-        "subscribe",
         "security",
         "models",
-        "accuracy",
-        "temporal",
-        "truth",
-        "scoring",
     },
     {"pipeline"},
-    {"service", "probe", "bench", "training", "evaluate", "compare", "panels", "viewer"},
+    {"service", "probe", "bench", "training", "evaluation", "viewer"},
     {"cli", "commandline", "measuring", "__main__"},
 )
 """From the bottom up. A module imports from its own layer (without going round in circles) or from below."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from streamseg.temporal import (
+from streamseg.evaluation.temporal import (
     ENTRY_FRAMES,
     ENTRY_PIXELS,
     UNCOVERED_FRAMES,

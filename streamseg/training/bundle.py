@@ -9,10 +9,10 @@ import onnx
 import torch
 from torch import nn
 
-from streamseg import evaluate
 from streamseg.config import validated
 from streamseg.engine import program
 from streamseg.engine.bundle import Bundle, ClassEntry, InputEntry, Manifest, write
+from streamseg.evaluation import evaluate
 from streamseg.training.loop import Trained
 from streamseg.training.recipe import Folders
 

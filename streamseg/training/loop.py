@@ -16,7 +16,7 @@ import cv2
 import torch
 from torch import Tensor, nn
 
-from streamseg.accuracy import Confusion
+from streamseg.evaluation.accuracy import Confusion
 from streamseg.models import build
 from streamseg.training import checkpoint, interrupt, progress
 from streamseg.training.data import Batch, Pictures, batches, class_frequency, load, steps_per_epoch

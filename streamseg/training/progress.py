@@ -13,7 +13,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from streamseg.accuracy import Confusion
+from streamseg.evaluation.accuracy import Confusion
 
 LINE_SECONDS = 30  # between two lines where there is no terminal
 

@@ -10,11 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from streamseg.accuracy import Confusion
 from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError
-from streamseg.ingest.frames import file_frames
-from streamseg.temporal import (
+from streamseg.evaluation.accuracy import Confusion
+from streamseg.evaluation.temporal import (
     Consistency,
     Entries,
     Entry,
@@ -24,7 +23,8 @@ from streamseg.temporal import (
     MovingAccuracy,
     mean_lag,
 )
-from streamseg.truth import Truth
+from streamseg.evaluation.truth import Truth
+from streamseg.ingest.frames import file_frames
 from streamseg.types import U8, Frame
 
 

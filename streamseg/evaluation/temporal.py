@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streamseg.accuracy import Confusion
+from streamseg.evaluation.accuracy import Confusion
 from streamseg.types import U8
 
 Mask = NDArray[np.bool_]

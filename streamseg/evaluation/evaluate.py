@@ -11,14 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from streamseg.accuracy import Confusion
 from streamseg.config import Config
 from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError
+from streamseg.evaluation.accuracy import Confusion
+from streamseg.evaluation.scoring import Watch, rounded, score, stretched
+from streamseg.evaluation.truth import read_truth
 from streamseg.pipeline import engine_of
-from streamseg.scoring import Watch, rounded, score, stretched
 from streamseg.synthetic import Street, StreetSpec
-from streamseg.truth import read_truth
 from streamseg.types import U8, ClassInfo, Frame, Planes
 
 PICTURES = (".png", ".jpg", ".jpeg")

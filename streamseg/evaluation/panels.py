@@ -10,9 +10,9 @@ from types import TracebackType
 import cv2
 import numpy as np
 
+from streamseg.evaluation.scoring import Seen
+from streamseg.evaluation.truth import Truth
 from streamseg.ingest.record import Recorder
-from streamseg.scoring import Seen
-from streamseg.truth import Truth
 from streamseg.types import U8, ClassInfo, Frame
 
 WIDEST = 640

@@ -14,12 +14,12 @@ import numpy as np
 from streamseg.config import Config
 from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError
-from streamseg.evaluate import accuracy, class_ids
-from streamseg.panels import Panels
+from streamseg.evaluation.evaluate import accuracy, class_ids
+from streamseg.evaluation.panels import Panels
+from streamseg.evaluation.scoring import ClipScore, Watch, rounded, score
+from streamseg.evaluation.temporal import Entry, mean_lag
+from streamseg.evaluation.truth import Truth, read_truth
 from streamseg.pipeline import engine_of
-from streamseg.scoring import ClipScore, Watch, rounded, score
-from streamseg.temporal import Entry, mean_lag
-from streamseg.truth import Truth, read_truth
 
 MEASURES = {
     "miou": "mIoU",
