@@ -98,6 +98,7 @@ def bench_pipeline(
     engine: Annotated[str, typer.Option(help="An engine's name or folder.")] = "street-edge",
     streams: Annotated[int, typer.Option(min=1, help="Copies of the source, side by side.")] = 1,
     paced: Annotated[bool, typer.Option("--paced", help="Play each at its own rate instead of flat out.")] = False,
+    seconds: Annotated[float, typer.Option(min=3, help="Paced: end after this long.")] = 30,
     rounds: Annotated[int, typer.Option(min=1, help="Repetitions; the median one is reported.")] = 3,
     stage_frames: Annotated[int, typer.Option(min=1, help="Frames over which each stage alone is timed.")] = 200,
     baseline: Annotated[
@@ -111,11 +112,11 @@ def bench_pipeline(
     bound = cores / (CPU seconds that the stages need alone, one thread each); efficiency = FPS / bound.
 
         streamseg bench pipeline clip-1080p.mp4 --baseline
-        streamseg bench pipeline "synthetic://street?fps=25&frames=500" --paced
+        streamseg bench pipeline "synthetic://street?fps=25" --paced --seconds 20
     """
     from streamseg.bench import pipeline as bench
 
-    plan = bench.Plan(source, engine, streams, paced, rounds, stage_frames, baseline, tuple(overrides or ()))
+    plan = bench.Plan(source, engine, streams, paced, seconds, rounds, stage_frames, baseline, tuple(overrides or ()))
     report = bench.run(plan, lambda line: print(line, file=sys.stderr))
     print(json.dumps(report) if as_json else bench.text(report))
 
