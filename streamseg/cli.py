@@ -88,6 +88,7 @@ def run(
     Ends by itself with 0 when every source was a file and has ended. A live source that is lost is opened again;
     one given on the command line must answer the first time, one in a configuration is waited for.
 
+    \b
         streamseg run synthetic://street
         streamseg run rtsp://user:password@camera/stream --fps 5
         streamseg run cameras.yaml --set publish.bind=tcp://127.0.0.1:7000

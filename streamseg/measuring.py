@@ -111,6 +111,7 @@ def bench_pipeline(
 
     bound = cores / (CPU seconds that the stages need alone, one thread each); efficiency = FPS / bound.
 
+    \b
         streamseg bench pipeline clip-1080p.mp4 --baseline
         streamseg bench pipeline "synthetic://street?fps=25" --paced --seconds 20
     """
@@ -138,6 +139,7 @@ def bench_engine(
 
     The ways of smoothing take turns, and their cost is told in percent of the time without.
 
+    \b
         streamseg bench engine street-edge --precision fp32,bf16 --threads 1,2
     """
     from streamseg.bench import engine as bench
