@@ -78,6 +78,8 @@ class StreamConfig(Model):
     fps: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """At most this many frames a second are analysed; 0: all."""
     transport: Literal["tcp", "udp"] = "tcp"
+    clock: Literal["host", "rtcp"] = "host"
+    """What `captured_ns` tells: arrival here, or the camera's own time from RTCP (RTSP cameras whose clock is set)."""
     decode_threads: Annotated[int, Field(ge=0, le=64)] = 0
     """0: one for a live stream, two for a file."""
     pace: Literal["max", "realtime"] = "max"

@@ -16,9 +16,11 @@ from streamseg.source import parse
 
 @pytest.mark.apt("gst-rtsp-server")
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_an_rtsp_cameras_own_time_is_used_once_its_first_report_has_come(rtsp_server: Any, transport: str) -> None:
+def test_an_rtsp_cameras_own_time_is_used_where_asked_for_once_its_first_report_has_come(
+    rtsp_server: Any, transport: str
+) -> None:
     server = rtsp_server()
-    capture = open_capture(parse(server.url()), ReadOptions(transport=transport), threading.Event())
+    capture = open_capture(parse(server.url()), ReadOptions(transport=transport, camera_clock=True), threading.Event())
     clocks = []
     try:
         for captured in capture:

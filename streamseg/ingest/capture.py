@@ -120,8 +120,18 @@ def _plane(plane: Any) -> U8:
 class AvCapture:
     """A file, RTSP, HTTP or V4L2 source. The constructor opens it and raises SourceError."""
 
-    def __init__(self, source: Source, *, transport: str, threads: int, stall_s: float, stopping: Callable[[], bool]):
+    def __init__(
+        self,
+        source: Source,
+        *,
+        transport: str,
+        camera_clock: bool,
+        threads: int,
+        stall_s: float,
+        stopping: Callable[[], bool],
+    ) -> None:
         self._source, self._stall_s, self._stopping = source, stall_s, stopping
+        self._camera_clock = camera_clock
         begin = time.monotonic()
         with translated(source, lambda: time.monotonic() - begin >= OPEN_TIMEOUT_S * 0.95):
             self._container = av.open(
@@ -209,7 +219,8 @@ class AvCapture:
                     heard = time.monotonic()
                     if packet.pts is not None:
                         self._reached = max(self._reached, packet.pts + (packet.duration or 0))
-                    self._clock.note(packet)
+                    if self._camera_clock:
+                        self._clock.note(packet)
                     yield packet, time.time_ns()
                     if self._stopping():
                         return

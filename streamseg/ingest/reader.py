@@ -29,6 +29,7 @@ class ReadOptions:
 
     fps: float = 0.0
     transport: str = "tcp"
+    camera_clock: bool = False
     decode_threads: int = 0
     pace: bool = False
     stall_s: float = 10.0
@@ -40,6 +41,7 @@ def read_options(stream: StreamConfig, *, give_up_unopened: bool = False) -> Rea
     return ReadOptions(
         fps=stream.fps,
         transport=stream.transport,
+        camera_clock=stream.clock == "rtcp",
         decode_threads=stream.decode_threads,
         pace=stream.pace == "realtime",
         stall_s=stream.stall_s,
@@ -208,6 +210,7 @@ def open_capture(source: Source, options: ReadOptions, stop: threading.Event) ->
     return AvCapture(
         source,
         transport=options.transport,
+        camera_clock=options.camera_clock,
         threads=options.decode_threads,
         stall_s=options.stall_s,
         stopping=stop.is_set,
