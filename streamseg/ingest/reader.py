@@ -25,7 +25,8 @@ Announce = Callable[[str, int, StreamState, str, str], None]
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """`fps` limits the analysis rate (0: every frame); `decode_threads` 0 chooses; `pace` plays a file at its own
-    rate instead of as fast as it is analysed; `give_up_unopened` fails where the very first opening fails."""
+    rate instead of as fast as it is analysed; `camera_clock` takes RTCP's time for `captured_ns`, where there is one;
+    `give_up_unopened` fails where the very first opening fails."""
 
     fps: float = 0.0
     transport: str = "tcp"
