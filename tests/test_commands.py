@@ -16,6 +16,8 @@ from clips import Clips
 from daemon import ANY_PORT, STOP_SECONDS, endpoint_of
 from processes import Running, StreamsegCli
 
+import streamseg
+
 
 def test_check_names_the_fault_of_each_camera(
     streamseg_cli: StreamsegCli, tiny_engine: Path, clip: Clips, tmp_path: Path, free_port: int
@@ -109,3 +111,8 @@ def read(terminal: int) -> str:
         return os.read(terminal, 65536).decode(errors="replace")
     except OSError:  # how a terminal's end is told
         return ""
+
+
+def test_the_version_is_told(streamseg_cli: StreamsegCli) -> None:
+    done = streamseg_cli("--version")
+    assert (done.code, done.stdout.strip()) == (0, streamseg.__version__)
