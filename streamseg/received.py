@@ -216,14 +216,36 @@ class Reader:
             return self._tracker.message(self._held.pop(topic))
         return None
 
-    def deadline(self) -> float | None:
-        return None if self.timeout is None else time.monotonic() + self.timeout
+    def patience(self) -> Patience:
+        return Patience(self.timeout)
 
-    def left_ms(self, deadline: float | None) -> int:
+    def left_ms(self, patience: Patience) -> int:
         """How long to wait for the socket: up to a second, so that Ctrl-C is seen. Raises TimeoutError."""
-        if deadline is None:
-            return 1000
-        left = deadline - time.monotonic()
-        if left <= 0:
+        wait_ms = patience.next_ms()
+        if wait_ms is None:
             raise self._tracker.silence(self.timeout or 0.0)
-        return min(1000, int(left * 1000) + 1)
+        return wait_ms
+
+
+class Patience:
+    """How much silence is left until a timeout. A wait never counts for much more than it was asked to last: while
+    this very process is stopped (SIGSTOP, a suspended laptop), nobody else is silent."""
+
+    _SLACK_S = 0.1
+
+    def __init__(self, seconds: float | None) -> None:
+        """None: without end."""
+        self._left_s = seconds
+        self._asked_s = 0.0
+        self._since = time.monotonic()
+
+    def next_ms(self) -> int | None:
+        """How long to wait now, at most a second; None when patience is at its end."""
+        if self._left_s is None:
+            return 1000
+        now = time.monotonic()
+        self._left_s -= min(now - self._since, self._asked_s + self._SLACK_S)
+        if self._left_s <= 0:
+            return None
+        self._since, self._asked_s = now, min(1.0, self._left_s)
+        return int(self._asked_s * 1000) + 1

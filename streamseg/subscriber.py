@@ -88,12 +88,12 @@ class Subscription:
         return self
 
     def __next__(self) -> Message:
-        deadline = self._reader.deadline()
+        patience = self._reader.patience()
         while not self._socket.closed:
             self._drain()
             if (message := self._reader.next()) is not None:
                 return message
-            self._socket.poll(self._reader.left_ms(deadline))
+            self._socket.poll(self._reader.left_ms(patience))
         raise StopIteration
 
     def _drain(self) -> None:
@@ -131,12 +131,12 @@ class AsyncSubscription:
         return self
 
     async def __anext__(self) -> Message:
-        deadline = self._reader.deadline()
+        patience = self._reader.patience()
         while not self._socket.closed:
             await self._drain()
             if (message := self._reader.next()) is not None:
                 return message
-            await self._socket.poll(self._reader.left_ms(deadline))
+            await self._socket.poll(self._reader.left_ms(patience))
         raise StopAsyncIteration
 
     async def _drain(self) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,19 @@ def test_streamseg_subscribe_stays_a_function_whatever_is_imported() -> None:
     import streamseg.subscriber
 
     assert streamseg.subscribe is streamseg.subscriber.subscribe
+
+
+def test_time_in_which_the_reader_itself_was_stopped_is_no_silence(publisher: Open) -> None:
+    _, endpoint = publisher()
+    code = f"import streamseg; print('here', flush=True); next(streamseg.subscribe({endpoint!r}, timeout=2))"
+    reader = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with reader:
+        assert reader.stdout is not None
+        assert reader.stderr is not None
+        assert reader.stdout.readline() == "here\n"
+        reader.send_signal(signal.SIGSTOP)
+        threading.Event().wait(3)  # longer than its timeout
+        resumed = time.monotonic()
+        reader.send_signal(signal.SIGCONT)
+        assert "TimeoutError" in reader.stderr.read()
+        assert time.monotonic() - resumed > 1
