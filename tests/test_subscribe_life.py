@@ -232,7 +232,7 @@ def test_time_in_which_the_reader_itself_was_stopped_is_no_silence(publisher: Op
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as reader:
         assert reader.stderr is not None
         assert made.wait_for_subscriber(20)
-        eventually(lambda: psutil.Process(reader.pid).status() == "sleeping")
+        eventually(lambda: psutil.Process(reader.pid).status() == "sleeping", "the reader waits")
         reader.send_signal(signal.SIGSTOP)
         threading.Event().wait(3)  # longer than its timeout
         resumed = time.monotonic()
