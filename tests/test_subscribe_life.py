@@ -238,4 +238,4 @@ def test_time_in_which_the_reader_itself_was_stopped_is_no_silence(publisher: Op
         resumed = time.monotonic()
         reader.send_signal(signal.SIGCONT)
         assert "TimeoutError" in reader.stderr.read()
-        assert time.monotonic() - resumed > 1
+        assert time.monotonic() - resumed > 0.6  # of the 2 s at most 1.1 were spent before the stop
