@@ -15,7 +15,8 @@ class EdgeShape:
 
     stem: tuple[int, int] = (16, 32)
     widths: tuple[int, int, int] = (48, 112, 160)
-    blocks: tuple[int, int, int] = (0, 1, 1)
+    blocks: tuple[int, int, int] = (1, 1, 1)
+    narrow: int = 32  # inside the blocks at 1/8, where a channel costs four times what it costs at 1/16
     context: int = 96
     decoder: int = 48
     fine: int = 16
@@ -33,10 +34,11 @@ class ConvBN(nn.Sequential):
 class Residual(nn.Module):
     """A ResNet basic block (He et al. 2016); with a stride its shortcut is an average pool and a 1x1 (ResNet-D)."""
 
-    def __init__(self, cin: int, cout: int, stride: int = 1) -> None:
+    def __init__(self, cin: int, cout: int, stride: int = 1, middle: int | None = None) -> None:
         super().__init__()
-        self.first = ConvBN(cin, cout, 3, stride)
-        self.second = ConvBN(cout, cout, 3, act=False)
+        middle = middle or cout
+        self.first = ConvBN(cin, middle, 3, stride)
+        self.second = ConvBN(middle, cout, 3, act=False)
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or cin != cout:
             pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
@@ -84,7 +86,7 @@ class Edge(nn.Module):
         c, d, e = shape.widths
         w = shape.decoder
         self.stem = nn.Sequential(ConvBN(3, a, 3, 2), ConvBN(a, b, 3, 2))
-        self.stage8 = self._stage(b, c, shape.blocks[0])
+        self.stage8 = self._stage(b, c, shape.blocks[0], shape.narrow)
         self.stage16 = self._stage(c, d, shape.blocks[1])
         self.stage32 = self._stage(d, e, shape.blocks[2])
         self.context = Pyramid(e, shape.context, d)
@@ -100,8 +102,8 @@ class Edge(nn.Module):
         self.aux8 = nn.Conv2d(w, classes, 1)
 
     @staticmethod
-    def _stage(cin: int, cout: int, blocks: int) -> nn.Sequential:
-        return nn.Sequential(Residual(cin, cout, 2), *(Residual(cout, cout) for _ in range(blocks)))
+    def _stage(cin: int, cout: int, blocks: int, middle: int | None = None) -> nn.Sequential:
+        return nn.Sequential(Residual(cin, cout, 2), *(Residual(cout, cout, middle=middle) for _ in range(blocks)))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         s4 = self.stem(x)

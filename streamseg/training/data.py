@@ -155,7 +155,20 @@ def _rounds(size: int, needed: int, rng: np.random.Generator) -> Iterator[int]:
 def _one(sets: Sequence[Pictures], recipe: Recipe, epoch: int, place: int, which: tuple[int, int]) -> tuple[U8, U8]:
     chosen, picture = sets[which[0]], which[1]
     rng = np.random.default_rng((recipe.seed, epoch, place))
-    return augment(chosen.rgb[picture], chosen.labels[picture], recipe.crop, recipe.augment, rng)
+    rgb, labels = augment(chosen.rgb[picture], chosen.labels[picture], recipe.crop, recipe.augment, rng)
+    if rng.random() < recipe.augment.paste:
+        second = int(rng.integers(len(chosen)))
+        theirs, truth = augment(chosen.rgb[second], chosen.labels[second], recipe.crop, recipe.augment, rng)
+        objects = _pasted(recipe)[truth]
+        rgb, labels = np.where(objects[..., None], theirs, rgb), np.where(objects, truth, labels)
+    return rgb, labels
+
+
+def _pasted(recipe: Recipe) -> NDArray[np.bool_]:
+    """Which label values are copied over, bool [256]."""
+    table = np.zeros(256, bool)
+    table[[i for i, c in enumerate(recipe.classes) if c.name in recipe.augment.paste_classes]] = True
+    return table
 
 
 def _stack(parts: list[Future[tuple[U8, U8]]]) -> Batch:

@@ -84,6 +84,8 @@ class Run:
         self.recipe, self.sets, self.pictures, self.out = recipe, sets, report, out
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = build(recipe.architecture, len(recipe.classes)).to(self.device, memory_format=torch.channels_last)
+        if recipe.init:
+            checkpoint.initialise(self.model, recipe.init)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimiser = _optimiser(self.model, recipe)
         self.weights = soft_weights(class_frequency(sets, len(recipe.classes)), recipe.losses.softness).to(self.device)

@@ -59,6 +59,9 @@ class Augment(Model):
     noise: Chance = 0.15
     blur: Chance = 0.1
     jpeg: Chance = 0.1
+    paste: Chance = 0.0
+    """Objects of `paste_classes` are copied from a second picture, as augmented (ClassMix, Olsson et al. 2021)."""
+    paste_classes: tuple[str, ...] = ()
 
 
 class Losses(Model):
@@ -86,6 +89,8 @@ class Recipe(Model):
     """Pictures whose accuracy is logged now and then. Nothing is selected by it: the last weights are the result."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    init: Path | None = None
+    """Weights to start from: another run's `checkpoint.pt`. What has another shape (the head) starts afresh."""
     crop: tuple[Count, Count] = (384, 320)
     """Width and height of what the network sees in training; multiples of 32."""
     batch: Annotated[int, Field(ge=2)] = 12
