@@ -22,7 +22,7 @@ import yaml
 from streamseg.engine.bundle import Bundle
 from streamseg.errors import ConfigError
 from streamseg.training import read_recipe, train
-from streamseg.training.augment import augment
+from streamseg.training.augment import Sample, augment
 from streamseg.training.data import Pictures, batches, class_frequency
 from streamseg.training.losses import segmentation_loss, soft_jaccard, soft_weights
 from streamseg.training.recipe import Augment, Losses, Recipe
@@ -159,7 +159,7 @@ def test_resuming_where_nothing_was_started_or_another_network_was_is_refused(fo
         ({"batch": "many"}, r"batch: .*'many'"),
         ({"crop": [100, 64]}, r"crop: .*multiples of 32.*100"),
         ({"datasets": [{"kind": "folders", "root": "x", "splits": []}]}, r"datasets\[0\]\.splits"),
-        ({"datasets": [{"kind": "zip"}]}, r"datasets\[0\]: .*'folders', 'synthetic'"),
+        ({"datasets": [{"kind": "zip"}]}, r"datasets\[0\]: .*'folders', 'synthetic', 'clips'"),
         ({"classes": [{"name": "a b", "colour": [0, 0, 300]}] * 2}, r"classes\[0\]\.name.*classes\[0\]\.colour\[2\]"),
         ({"augment": {"fliip": 1}}, r"augment\.fliip: Extra inputs"),
         ({"architecture": "egde"}, r"'egde' is unknown; there is: edge"),
@@ -220,7 +220,8 @@ def test_augmentation_moves_picture_and_labels_together() -> None:
     rgb, labels = drawn(5)
     how = Augment(colour=0, grey=0, noise=0, blur=0, jpeg=0)
     for seed in range(20):
-        seen, truth = augment(rgb, labels, (96, 64), how, np.random.default_rng(seed))
+        made = augment(Sample(rgb, labels), (96, 64), how, np.random.default_rng(seed))
+        seen, truth = made.rgb, made.labels
         assert seen.shape == (64, 96, 3)
         assert set(np.unique(truth)) <= {0, 1, 2, 7, 255}
         inside = cv2.erode((truth == 1).astype(np.uint8), np.ones((5, 5))) > 0
@@ -270,12 +271,12 @@ def test_streets_are_drawn_once_and_kept(folder: Path, tmp_path: Path, monkeypat
 
 @pytest.mark.shared
 def test_the_shipped_recipe_reads_its_data() -> None:
-    from streamseg.training.data import load
+    from streamseg.training.datasets import load
 
     path = REPOSITORY / "engines" / "street-edge" / "recipe.yaml"
     recipe = read_recipe(path)
     assert len(recipe.classes) == 11
-    pictures = load(recipe.datasets[0], 11, None, path.parent)
+    pictures = load(recipe.datasets[0], recipe.names, None, path.parent)
     assert len(pictures) == 468
     frequency = class_frequency([pictures], 11)
     assert frequency.argmax() == 3  # road

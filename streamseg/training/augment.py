@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -13,14 +14,40 @@ from streamseg.types import U8
 IGNORED = 255
 
 
-def augment(rgb: U8, labels: U8, crop: tuple[int, int], how: Augment, rng: np.random.Generator) -> tuple[U8, U8]:
-    """One crop of `crop` = (width, height): (rgb u8 [h, w, 3], labels u8 [h, w]); outside the picture is ignored."""
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A picture `rgb` u8 [H, W, 3], its `labels` u8 [H, W], and what a teacher thinks, `soft` u8 [H/4, W/4, K]."""
+
+    rgb: U8 = field(repr=False)
+    labels: U8 = field(repr=False)
+    soft: U8 | None = field(default=None, repr=False)
+
+
+def augment(sample: Sample, crop: tuple[int, int], how: Augment, rng: np.random.Generator) -> Sample:
+    """One crop of `crop` = (width, height); outside the picture is ignored (and all zero in `soft`)."""
+    rgb = sample.rgb
     matrix, scale = _placement(rgb.shape[1], rgb.shape[0], crop, how, rng)
+    soft = None if sample.soft is None else _warped(sample.soft, _quartered(matrix, rgb, sample.soft), crop)
     if scale < 0.75:  # linear sampling below 1/1.5 skips pixels: smooth first, as a camera's lens would
         rgb = cv2.blur(rgb, (2, 2)).astype(np.uint8)
     seen = cv2.warpAffine(rgb, matrix, crop, flags=cv2.INTER_LINEAR, borderValue=(124, 116, 104))
-    truth = cv2.warpAffine(labels, matrix, crop, flags=cv2.INTER_NEAREST, borderValue=IGNORED)
-    return _camera(_colours(np.asarray(seen, np.uint8), how, rng), how, rng), np.asarray(truth, np.uint8)
+    truth = cv2.warpAffine(sample.labels, matrix, crop, flags=cv2.INTER_NEAREST, borderValue=IGNORED)
+    return Sample(_camera(_colours(np.asarray(seen, np.uint8), how, rng), how, rng), np.asarray(truth, np.uint8), soft)
+
+
+def _quartered(matrix: np.ndarray, rgb: U8, soft: U8) -> np.ndarray:
+    """`matrix` between pixels of `soft` and of a quarter of the crop. Pixel i of n lies at (i + 1/2) / n."""
+    factor = np.array([rgb.shape[1] / soft.shape[1], rgb.shape[0] / soft.shape[0]])
+    turn, shift = matrix[:, :2], matrix[:, 2]
+    return np.column_stack([turn * factor / 4, (turn @ (factor / 2 - 0.5) + shift + 0.5) / 4 - 0.5])
+
+
+def _warped(soft: U8, matrix: np.ndarray, crop: tuple[int, int]) -> U8:
+    """u8 [crop height / 4, crop width / 4, K]. warpAffine takes at most 4 channels at a time."""
+    size = (crop[0] // 4, crop[1] // 4)
+    groups = [np.ascontiguousarray(soft[..., i : i + 4]) for i in range(0, soft.shape[2], 4)]
+    parts = [cv2.warpAffine(group, matrix, size, flags=cv2.INTER_LINEAR) for group in groups]
+    return np.concatenate([np.asarray(p, np.uint8).reshape(*p.shape[:2], -1) for p in parts], 2)
 
 
 def _placement(

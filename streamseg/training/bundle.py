@@ -13,13 +13,15 @@ from streamseg.config import validated
 from streamseg.engine import program
 from streamseg.engine.bundle import Bundle, ClassEntry, InputEntry, Manifest, write
 from streamseg.evaluation import evaluate
+from streamseg.training import weights
+from streamseg.training.kinds import Folders
 from streamseg.training.loop import Trained
-from streamseg.training.recipe import Folders
 
 
 def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: Path) -> Bundle:
-    """Writes `folder`/engine.yaml and model.onnx. The accuracy in it is what `streamseg eval` measures of the bundle.
+    """Writes `folder`/engine.yaml, model.onnx and weights.pt (what another recipe's `init` reads).
 
+    The accuracy in it is what `streamseg eval` measures of the bundle.
     `data_root` and `base` find the recipe's report pictures, as in training. Raises EngineError.
     """
     recipe = trained.recipe
@@ -27,7 +29,7 @@ def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: P
     manifest = Manifest(
         name=recipe.name,
         description=recipe.description,
-        classes=tuple(ClassEntry(name=c.name, colour=c.colour) for c in recipe.classes),
+        classes=tuple(ClassEntry(name=c.name, colour=c.colour, draw=c.draw) for c in recipe.classes),
         input=entry,
         licence=recipe.licence,
         data=recipe.data,
@@ -36,6 +38,7 @@ def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: P
     )
     spec = program.ProgramSpec(mean=recipe.mean, std=recipe.std)
     bundle = write(folder, manifest, program.build(onnx.load(trained.network), spec))
+    weights.write(folder, recipe.architecture, recipe.names, trained.model)
     if recipe.report is None:
         return bundle
     accuracy = _measured(folder, recipe.report, data_root, base)

@@ -46,19 +46,3 @@ def restore(path: Path, **parts: nn.Module | torch.optim.Optimizer) -> Place:
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path} does not fit this recipe ({reason}); start anew without --resume") from None
-
-
-def initialise(model: nn.Module, path: Path) -> list[str]:
-    """Starts `model` from the averaged weights of another run; returns the names of what starts afresh (no such weight
-    there, or of another shape: the head for other classes). Raises ConfigError when nothing fits."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        theirs = content["average"]
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError(f"init: {path} cannot be read: {str(error).splitlines()[0]}") from None
-    ours = model.state_dict()
-    fitting = {name: w for name, w in theirs.items() if name in ours and w.shape == ours[name].shape}
-    if not fitting:
-        raise ConfigError(f"init: no weight of {path} fits this architecture")
-    model.load_state_dict(fitting, strict=False)
-    return [name for name in ours if name not in fitting]

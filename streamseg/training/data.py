@@ -1,24 +1,17 @@
-"""Labelled pictures held in memory, and the batches drawn from them by a few loader threads."""
+"""Pictures held in memory, and the batches drawn from them by a few loader threads."""
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
-from rich.progress import track
 
-from streamseg import synthetic
-from streamseg.errors import ConfigError
-from streamseg.synthetic import Street
-from streamseg.training.augment import IGNORED, augment
-from streamseg.training.recipe import Folders, Recipe, Synthetic
+from streamseg.training.augment import Sample, augment
+from streamseg.training.recipe import Recipe
 from streamseg.types import U8
 
 AHEAD = 3  # batches made while the network works on one
@@ -26,104 +19,52 @@ AHEAD = 3  # batches made while the network works on one
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """A data set in memory: `rgb` u8 [H, W, 3] and `labels` u8 [H, W] per picture, 255 where nothing is known."""
+    """A data set in memory: `rgb` u8 [H, W, 3] and `labels` u8 [H, W] per picture, 255 where nothing is known; `soft`,
+    where a teacher was asked, its probabilities u8 [H/4, W/4, K] (255 is certain)."""
 
     name: str
     share: float
     rgb: Sequence[U8] = field(repr=False)
     labels: Sequence[U8] = field(repr=False)
+    soft: Sequence[U8] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.rgb)
 
+    def sample(self, index: int) -> Sample:
+        return Sample(self.rgb[index], self.labels[index], self.soft[index] if self.soft else None)
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`rgb` u8 [N, h, w, 3], `labels` u8 [N, h, w]."""
+    """`rgb` u8 [N, h, w, 3], `labels` u8 [N, h, w], and `soft` u8 [N, h/4, w/4, K] where any data set has it: all
+    zero where the teacher said nothing."""
 
     rgb: U8 = field(repr=False)
     labels: U8 = field(repr=False)
-
-
-def load(source: Folders | Synthetic, classes: int, data_root: Path | None, base: Path) -> Pictures:
-    """Reads or draws a data set. `data_root` replaces the recipe's own `root`, which starts at `base` when relative.
-    Raises ConfigError naming what lacks."""
-    if isinstance(source, Synthetic):
-        return _streets(source, classes)
-    root = base / (data_root.absolute() if data_root else source.root.expanduser())
-    pairs = [pair for split in source.splits for pair in _pairs(root, split)]
-    loaded = [_read(picture, truth, classes) for picture, truth in pairs]
-    return Pictures(f"{root.name}/{'+'.join(source.splits)}", source.share, *zip(*loaded, strict=True))
-
-
-def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
-    folder, truth = root / split, root / f"{split}annot"
-    pictures = sorted(p for p in folder.glob("*") if p.suffix in (".jpg", ".png"))
-    if not pictures:
-        raise ConfigError(f"no labelled pictures in {folder}; say where they are with --data or `root` in the recipe")
-    return [(p, truth / f"{p.stem}.png") for p in pictures]
-
-
-def _read(picture: Path, truth: Path, classes: int) -> tuple[U8, U8]:
-    bgr, labels = cv2.imread(str(picture), cv2.IMREAD_COLOR), cv2.imread(str(truth), cv2.IMREAD_UNCHANGED)
-    if bgr is None or labels is None:
-        raise ConfigError(f"{picture if bgr is None else truth} is missing or no picture")
-    if labels.ndim != 2 or labels.shape != bgr.shape[:2]:
-        raise ConfigError(f"{truth} must hold one class id a pixel, {bgr.shape[1]}x{bgr.shape[0]} as its picture")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), _known(np.asarray(labels, np.uint8), classes)
-
-
-def _known(labels: U8, classes: int) -> U8:
-    return np.where(labels < classes, labels, IGNORED).astype(np.uint8)
-
-
-def _streets(source: Synthetic, classes: int) -> Pictures:
-    """Drawing a street takes a second, more than training on it, so the pictures are kept between runs."""
-    size = f"{source.width}x{source.height}"
-    name = f"{size}-{source.seed}-{source.pictures}-{_drawing()}.npz"
-    file = user_cache_path("streamseg") / "streets" / name
-    if not file.exists():
-        frames = list(track(_drawn(source), "drawing streets", total=source.pictures))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part.npz")
-        np.savez(part, rgb=np.stack([f[0] for f in frames]), labels=np.stack([f[1] for f in frames]))
-        part.replace(file)
-    with np.load(file) as kept:
-        rgb, labels = kept["rgb"], kept["labels"]
-    return Pictures(f"street {size}", source.share, list(rgb), [_known(one, classes) for one in labels])
-
-
-def _drawn(source: Synthetic) -> Iterator[tuple[U8, U8]]:
-    """Two moments of each street, far enough apart that other people and cars are in the picture."""
-    for index in range(0, source.pictures, 2):
-        street = Street(seed=source.seed + index // 2, width=source.width, height=source.height, fps=25)
-        for moment in range(min(2, source.pictures - index)):
-            yield street.frame(index + 500 * moment)
-
-
-def _drawing() -> str:
-    """A digest of the code that draws: pictures of an older street are not used."""
-    folder = Path(synthetic.__file__).parent
-    sources = [Path(synthetic.__file__), *sorted((folder / "street").glob("*.py"))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]
+    soft: U8 | None = field(default=None, repr=False)
 
 
 def class_frequency(sets: Sequence[Pictures], classes: int) -> NDArray[np.float64]:
-    """The share of labelled pixels of each class, f64 [K], the data sets weighed by their `share`."""
+    """The share of each class, f64 [K], the data sets weighed by their `share`: of the labelled pixels, or of what the
+    teacher thinks."""
     total: NDArray[np.float64] = np.zeros(classes)
     for one in sets:
-        counts = sum(np.bincount(labels.ravel(), minlength=256)[:classes] for labels in one.labels)
+        if one.soft:
+            counts = sum(soft.sum((0, 1), dtype=np.float64) for soft in one.soft)
+        else:
+            counts = sum(np.bincount(labels.ravel(), minlength=256)[:classes] for labels in one.labels)
         total += one.share * counts / max(1, np.sum(counts))
-    return np.asarray(total / total.sum())
+    return np.asarray(total / max(1e-9, total.sum()))
 
 
-def batches(sets: Sequence[Pictures], recipe: Recipe, epoch: int, first: int, threads: int = 2) -> Iterator[Batch]:
+def batches(sets: Sequence[Pictures], recipe: Recipe, epoch: int, first: int, threads: int = 0) -> Iterator[Batch]:
     """The batches of `epoch` from number `first` on. Everything random hangs on (seed, epoch, place in the epoch)
-    alone, so that a resumed run sees what an unbroken one would have seen."""
+    alone, so that a resumed run sees what an unbroken one would have seen. `threads` 0: as many as there are cores."""
     plan = _plan(sets, recipe, epoch)
     starts = range(first * recipe.batch, len(plan) - recipe.batch + 1, recipe.batch)
-    with ThreadPoolExecutor(threads, "augment") as pool:
-        waiting: list[list[Future[tuple[U8, U8]]]] = []
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1, "augment") as pool:
+        waiting: list[list[Future[Sample]]] = []
         for start in starts:
             places = range(start, start + recipe.batch)
             waiting.append([pool.submit(_one, sets, recipe, epoch, place, plan[place]) for place in places])
@@ -152,16 +93,30 @@ def _rounds(size: int, needed: int, rng: np.random.Generator) -> Iterator[int]:
     return (int(i) for order in orders for i in order)
 
 
-def _one(sets: Sequence[Pictures], recipe: Recipe, epoch: int, place: int, which: tuple[int, int]) -> tuple[U8, U8]:
+def _one(sets: Sequence[Pictures], recipe: Recipe, epoch: int, place: int, which: tuple[int, int]) -> Sample:
     chosen, picture = sets[which[0]], which[1]
     rng = np.random.default_rng((recipe.seed, epoch, place))
-    rgb, labels = augment(chosen.rgb[picture], chosen.labels[picture], recipe.crop, recipe.augment, rng)
+    sample = augment(chosen.sample(picture), recipe.crop, recipe.augment, rng)
     if rng.random() < recipe.augment.paste:
-        second = int(rng.integers(len(chosen)))
-        theirs, truth = augment(chosen.rgb[second], chosen.labels[second], recipe.crop, recipe.augment, rng)
-        objects = _pasted(recipe)[truth]
-        rgb, labels = np.where(objects[..., None], theirs, rgb), np.where(objects, truth, labels)
-    return rgb, labels
+        second = chosen.sample(int(rng.integers(len(chosen))))
+        sample = _with_objects(sample, augment(second, recipe.crop, recipe.augment, rng), _pasted(recipe))
+    if sample.soft is None and any(one.soft for one in sets):
+        quarter = (recipe.crop[1] // 4, recipe.crop[0] // 4, len(recipe.classes))
+        return Sample(sample.rgb, sample.labels, np.zeros(quarter, np.uint8))
+    return sample
+
+
+def _with_objects(onto: Sample, theirs: Sample, pasted: NDArray[np.bool_]) -> Sample:
+    """`onto` with the objects of `theirs`; where nobody labelled them, the teacher says which pixels they are."""
+    objects = pasted[theirs.labels]
+    if theirs.soft is not None:
+        seen = np.where(theirs.soft.any(2), theirs.soft.argmax(2), 255)
+        objects |= (theirs.labels == 255) & pasted[seen].repeat(4, 0).repeat(4, 1)
+    rgb = np.where(objects[..., None], theirs.rgb, onto.rgb)
+    labels = np.where(objects, theirs.labels, onto.labels)
+    if onto.soft is None or theirs.soft is None:
+        return Sample(rgb, labels)
+    return Sample(rgb, labels, np.where(objects[2::4, 2::4, None], theirs.soft, onto.soft))
 
 
 def _pasted(recipe: Recipe) -> NDArray[np.bool_]:
@@ -171,6 +126,7 @@ def _pasted(recipe: Recipe) -> NDArray[np.bool_]:
     return table
 
 
-def _stack(parts: list[Future[tuple[U8, U8]]]) -> Batch:
+def _stack(parts: list[Future[Sample]]) -> Batch:
     made = [part.result() for part in parts]
-    return Batch(np.stack([m[0] for m in made]), np.stack([m[1] for m in made]))
+    soft = [m.soft for m in made if m.soft is not None]
+    return Batch(np.stack([m.rgb for m in made]), np.stack([m.labels for m in made]), np.stack(soft) if soft else None)

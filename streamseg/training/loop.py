@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from streamseg.evaluation.accuracy import Confusion
 from streamseg.models import build
-from streamseg.training import checkpoint, interrupt, progress
-from streamseg.training.data import Batch, Pictures, batches, class_frequency, load, steps_per_epoch
+from streamseg.training import checkpoint, interrupt, progress, weights
+from streamseg.training.data import Batch, Pictures, batches, class_frequency, steps_per_epoch
+from streamseg.training.datasets import load
 from streamseg.training.export import export_network
-from streamseg.training.losses import segmentation_loss, soft_weights
+from streamseg.training.losses import distillation_loss, segmentation_loss, soft_weights
 from streamseg.training.recipe import Recipe, read_recipe
+from streamseg.training.teacher import taught
 
 CHECKPOINT_SECONDS = 120
 REPORT_SECONDS = 600
@@ -59,16 +61,14 @@ def train(
     recipe = read_recipe(recipe_path)
     if epochs:
         recipe = recipe.model_copy(update={"epochs": epochs})
-    classes = len(recipe.classes)
     base = recipe_path.resolve().parent
-    sets = [load(source, classes, data_root, base) for source in recipe.datasets]
-    report = load(recipe.report, classes, data_root, base) if recipe.report else None
+    sets, report = _loaded(recipe, data_root, base)
     out.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)  # the loader's threads are enough; cv2's own would fight with torch's
     _keep_memory()
     if threads:
         torch.set_num_threads(threads)
-    run = Run(recipe, sets, report, out, minutes)
+    run = Run(recipe, sets, report, out, minutes, base)
     if resume:
         run.resume()
     return run.finish()
@@ -78,14 +78,20 @@ class Run:
     """One training run: the networks, the optimiser and where it stands. Not thread-safe."""
 
     def __init__(
-        self, recipe: Recipe, sets: Sequence[Pictures], report: Pictures | None, out: Path, minutes: float | None = None
+        self,
+        recipe: Recipe,
+        sets: Sequence[Pictures],
+        report: Pictures | None,
+        out: Path,
+        minutes: float | None = None,
+        base: Path = Path(),
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.sets, self.pictures, self.out = recipe, sets, report, out
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = build(recipe.architecture, len(recipe.classes)).to(self.device, memory_format=torch.channels_last)
-        if recipe.init:
-            checkpoint.initialise(self.model, recipe.init)
+        fresh = weights.initialise(self.model, recipe.names, recipe.init, base) if recipe.init else []
+        self.frozen = weights.Frozen(self.model, fresh, _frozen_epochs(recipe))
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimiser = _optimiser(self.model, recipe)
         self.weights = soft_weights(class_frequency(sets, len(recipe.classes)), recipe.losses.softness).to(self.device)
@@ -118,6 +124,7 @@ class Run:
     def _epochs(self, show: progress.Show, raise_held: Callable[[], None]) -> None:
         saved = reported = time.monotonic()
         while self.share_done < 1:
+            self.frozen.at(self.place.epoch)
             for batch in batches(self.sets, self.recipe, self.place.epoch, self.place.step):
                 self._learn(batch, show)
                 raise_held()
@@ -137,9 +144,7 @@ class Run:
         images = self._normalised(torch.from_numpy(batch.rgb))
         with torch.autocast(self.device.type, torch.bfloat16):
             outputs = self.model(images)
-        loss = segmentation_loss(
-            outputs, torch.from_numpy(batch.labels).to(self.device), self.weights, self.recipe.losses
-        )
+        loss = self._loss(outputs, batch)
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
@@ -151,6 +156,14 @@ class Run:
         self.place.seen += 1
         self.place.seconds += time.monotonic() - start
         show.step(self.share_done, self.place.epoch, self.loss, len(batch.rgb))
+
+    def _loss(self, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
+        labels, how = torch.from_numpy(batch.labels).to(self.device), self.recipe.losses
+        loss = segmentation_loss(outputs, labels, self.weights, how)
+        if batch.soft is None or self.recipe.distill is None:
+            return loss
+        soft = torch.from_numpy(batch.soft).to(self.device)
+        return loss + distillation_loss(outputs, soft, self.weights, how, self.recipe.distill)
 
     @property
     def share_done(self) -> float:
@@ -213,6 +226,22 @@ class Run:
     @property
     def _parts(self) -> dict[str, Any]:
         return {"model": self.model, "average": self.average, "optimiser": self.optimiser}
+
+
+def _loaded(recipe: Recipe, data_root: Path | None, base: Path) -> tuple[list[Pictures], Pictures | None]:
+    """The recipe's data sets, those that ask for the teacher with its probabilities, and the pictures to report on."""
+    sets = []
+    for source in recipe.datasets:
+        pictures = load(source, recipe.names, data_root, base)
+        if recipe.distill and source.teacher:
+            pictures = taught(pictures, recipe.distill, recipe.names, base)
+        sets.append(pictures)
+    return sets, load(recipe.report, recipe.names, data_root, base) if recipe.report else None
+
+
+def _frozen_epochs(recipe: Recipe) -> int | None:
+    """For how many epochs what was taken over is frozen; None for all."""
+    return None if recipe.freeze is True else int(recipe.freeze)
 
 
 def _keep_memory() -> None:

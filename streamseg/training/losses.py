@@ -1,4 +1,5 @@
-"""What training minimises: softly weighted cross entropy plus a soft Jaccard term. Torch only, no thread of its own."""
+"""What training minimises: against labels, softly weighted cross entropy and a soft Jaccard term; against a teacher,
+the same of its probabilities. Torch only, no thread of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamseg.training.augment import IGNORED
-from streamseg.training.recipe import Losses
+from streamseg.training.recipe import Distill, Losses
 
 
 def soft_weights(frequency: Sequence[float] | NDArray[np.float64], softness: float) -> Tensor:
@@ -62,6 +63,49 @@ def soft_jaccard(chance: Tensor, truth: Tensor) -> Tensor:
     union = torch.einsum("nkhw,nhw->k", chance, known.to(chance.dtype)) + size - hits
     present = size > 0
     return 1 - (hits[present] / union[present].clamp(min=1)).mean() if present.any() else chance.sum() * 0
+
+
+def distillation_loss(
+    outputs: Sequence[Tensor], soft: Tensor, weights: Tensor, how: Losses, distill: Distill
+) -> Tensor:
+    """The loss of (main, auxiliary...) logits [N, K, h, w] against a teacher's `soft` u8 [N, h', w', K], softened by
+    the same temperature (Hinton et al. 2015: times its square, so that gradients stay as large as those of labels).
+
+    A pixel weighs what the classes that the teacher sees in it weigh; one where it says nothing (all zero, or less
+    sure than `confident`) does not count. Coarser auxiliary heads learn from the mean of their cell.
+    """
+    chance = soft.permute(0, 3, 1, 2).float() / 255
+    counts = (chance.sum(1) > 0.8) & (chance.amax(1) >= distill.confident)  # a crop's border is a blend with nothing
+    chance = chance * counts[:, None]
+    main, *others = outputs
+    logs = F.interpolate(main.float(), size=chance.shape[2:], mode="bilinear") / distill.temperature
+    logs = logs.log_softmax(1)
+    loss = distill.temperature**2 * _soft_entropy(logs, chance, weights)
+    if how.jaccard:
+        loss = loss + how.jaccard * _soft_target_jaccard(logs.exp(), chance)
+    for logits in others:
+        cells = F.adaptive_avg_pool2d(chance, logits.shape[2:])
+        small = (logits.float() / distill.temperature).log_softmax(1)
+        loss = loss + how.auxiliary * distill.temperature**2 * _soft_entropy(small, cells, weights)
+    return distill.weight * loss
+
+
+def _soft_entropy(logs: Tensor, chance: Tensor, weights: Tensor) -> Tensor:
+    """Mean over the pixels of KL(chance || exp(logs)), each weighing as its classes do; 0 where chance is all zero."""
+    weight = torch.einsum("nkhw,k->nhw", chance, weights)
+    each = (chance * (chance.clamp(min=1e-6).log() - logs)).sum(1)
+    return (weight * each).sum() / weight.sum().clamp(min=1)
+
+
+def _soft_target_jaccard(ours: Tensor, theirs: Tensor) -> Tensor:
+    """1 - mean over classes of sum min / sum max, which is intersection over union where both are 0 or 1 and least
+    where they are equal (Wang et al. 2023, Jaccard metric losses). Classes that the teacher sees nowhere are left out.
+    """
+    ours = ours * theirs.sum(1, keepdim=True)
+    union = torch.maximum(ours, theirs).sum((0, 2, 3))
+    present = (theirs.sum((0, 2, 3)) > 1).to(ours.dtype)
+    share = torch.minimum(ours, theirs).sum((0, 2, 3)) / union.clamp(min=1)
+    return ((1 - share) * present).sum() / present.sum().clamp(min=1)
 
 
 def _pixels(truth: Tensor, classes: int) -> Tensor:

@@ -6,45 +6,20 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from streamseg.errors import ConfigError
+from streamseg.training.kinds import TAGS, AnyDataSet, Count, DataSet, Folders, Labelled, Model, Positive, Side
 
-Share = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 Chance = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 Channel = Annotated[int, Field(ge=0, le=255)]
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ClassRecipe(Model):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     colour: tuple[Channel, Channel, Channel]
-
-
-class Folders(Model):
-    """Labelled pictures on disk: `root/<split>/*.jpg` beside `root/<split>annot/*.png` (u8 class ids)."""
-
-    kind: Literal["folders"]
-    root: Path
-    splits: Annotated[tuple[str, ...], Field(min_length=1)]
-    share: Share = 1.0
-
-
-class Synthetic(Model):
-    """Pictures of `synthetic://street`, many seeds, drawn once and kept in the user's cache."""
-
-    kind: Literal["synthetic"]
-    pictures: Count
-    width: Count = 480
-    height: Count = 272
-    seed: int = 1000
-    """The first street's seed; a test should look at streets below it."""
-    share: Share = 1.0
+    draw: bool = True
+    """Whether the overlay colours it."""
 
 
 class Augment(Model):
@@ -72,6 +47,32 @@ class Losses(Model):
     auxiliary: Annotated[float, Field(ge=0)] = 0.4
 
 
+class Distill(Model):
+    """Larger engines that teach (Hinton et al. 2015): their softened probabilities are what the network should give."""
+
+    engine: str | tuple[str, ...]
+    """A name, or a bundle's folder (relative: to the recipe's); of several, the mean is taken."""
+    classes: dict[str, Literal["rest"] | tuple[str, ...]] = Field(default_factory=dict)
+    """The recipe's class -> the teachers' classes that it takes together; `rest` is all others. Needed where the names
+    differ."""
+    weight: Positive = 1.0
+    """Of this loss, beside that of hard labels."""
+    temperature: Annotated[float, Field(ge=0.5, le=20)] = 1.0
+    """Above 1, what the teacher thinks nearly as likely counts more."""
+    confident: Chance = 0.0
+    """Pixels of which the teacher is less sure than this do not count."""
+    size: tuple[Side, Side] | None = None
+    """(width, height) that the teachers analyse at; what they fit to the picture when left out."""
+    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
+    """Multiples of that size, averaged."""
+    flip: bool = False
+    """The mean of the picture and its mirror image: a better teacher at twice the time."""
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        return (self.engine,) if isinstance(self.engine, str) else self.engine
+
+
 class Recipe(Model):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     description: str = ""
@@ -84,13 +85,17 @@ class Recipe(Model):
     """The size that the engine analyses pictures at by default."""
     architecture: str = "edge"
     classes: Annotated[tuple[ClassRecipe, ...], Field(min_length=2, max_length=254)]
-    datasets: Annotated[tuple[Annotated[Folders | Synthetic, Field(discriminator="kind")], ...], Field(min_length=1)]
+    datasets: Annotated[tuple[AnyDataSet, ...], Field(min_length=1)]
+    distill: Distill | None = None
     report: Folders | None = None
     """Pictures whose accuracy is logged now and then. Nothing is selected by it: the last weights are the result."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
-    init: Path | None = None
-    """Weights to start from: another run's `checkpoint.pt`. What has another shape (the head) starts afresh."""
+    init: str | None = None
+    """Weights to start from: an engine's name, a bundle's folder or a run's `checkpoint.pt` (relative: to the
+    recipe's folder). What has another shape (the head, for other classes) starts afresh."""
+    freeze: bool | Count = False
+    """With `init`: what was taken over is not trained at all (true), or not for so many epochs."""
     crop: tuple[Count, Count] = (384, 320)
     """Width and height of what the network sees in training; multiples of 32."""
     batch: Annotated[int, Field(ge=2)] = 12
@@ -113,11 +118,35 @@ class Recipe(Model):
         return crop
 
     @model_validator(mode="after")
-    def _shares(self) -> Recipe:
-        names = [c.name for c in self.classes]
+    def _consistent(self) -> Recipe:
+        names = self.names
         if len(set(names)) < len(names):
             raise ValueError("classes: two have the same name")
+        if self.freeze and not self.init:
+            raise ValueError("freeze: needs `init`, as only what was taken over can be frozen")
+        for number, one in enumerate(self.datasets):
+            if fault := _fault(one, names, taught=self.distill is not None):
+                raise ValueError(f"datasets[{number}]{fault}")
+        if self.distill and not any(one.teacher for one in self.datasets):
+            raise ValueError("distill: no data set asks for the teacher; say `teacher: true` on those that should")
+        if self.distill and (unknown := [name for name in self.distill.classes if name not in names]):
+            raise ValueError(f"distill.classes: {unknown[0]!r} is no class of the recipe ({', '.join(names)})")
         return self
+
+    @property
+    def names(self) -> list[str]:
+        return [c.name for c in self.classes]
+
+
+def _fault(one: DataSet, names: list[str], *, taught: bool) -> str:
+    """What does not fit between a data set and the rest of the recipe, or ""."""
+    if one.teacher and not taught:
+        return ".teacher: the recipe has no `distill` that says who it is"
+    if isinstance(one, Labelled):
+        ours = [*one.map.values(), one.others]
+        unknown = [name for name in ours if name is not None and name not in names]
+        return f".map: {unknown[0]!r} is no class of the recipe ({', '.join(names)})" if unknown else ""
+    return "" if one.teacher else ": nobody labelled these pictures; say `teacher: true`, and `distill` in the recipe"
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -137,7 +166,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def _where(location: tuple[int | str, ...]) -> str:
     """("datasets", 0, "folders", "root") -> "datasets[0].root" (pydantic puts the union's tag in between)."""
-    parts = [p for i, p in enumerate(location) if not (i and location[i - 1 : i] and p in ("folders", "synthetic"))]
+    parts = [p for i, p in enumerate(location) if not (i and location[i - 1 : i] and p in TAGS)]
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".") or "recipe"
 
 

@@ -1,0 +1,175 @@
+"""Reads, draws or decodes the data sets of a recipe into memory. Runs in the training thread, before training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from platformdirs import user_cache_path
+from rich.progress import track
+
+from streamseg import synthetic
+from streamseg.errors import ConfigError
+from streamseg.ingest.frames import file_frames
+from streamseg.ingest.reader import RateGate
+from streamseg.synthetic import Street
+from streamseg.training.augment import IGNORED
+from streamseg.training.data import Pictures
+from streamseg.training.kinds import AnyDataSet, Clips, Folders, Stills, Synthetic
+from streamseg.types import U8, Picture
+
+Item = TypeVar("Item")
+STREET = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
+"""The classes of `synthetic://street`, which are CamVid's."""
+
+
+def load(source: AnyDataSet, classes: Sequence[str], data_root: Path | None, base: Path) -> Pictures:
+    """Reads or draws a data set for a recipe with these classes. `data_root` replaces the `root` of labelled folders;
+    a relative `root` starts at `base`. Raises ConfigError naming what lacks."""
+    if isinstance(source, Clips):
+        return _clips(source, base / source.root.expanduser())
+    if isinstance(source, Stills):
+        return _stills(source, base / source.root.expanduser())
+    if isinstance(source, Synthetic):
+        return _relabelled(_streets(source), label_table(source, STREET, classes))
+    pictures = _folders(source, base / (data_root.absolute() if data_root else source.root.expanduser()))
+    return _relabelled(pictures, label_table(source, source.classes or classes, classes))
+
+
+def label_table(source: Folders | Synthetic, theirs: Sequence[str], ours: Sequence[str]) -> U8:
+    """u8 [256]: which of our class ids a label value of the data set means, `IGNORED` where none."""
+    table = np.full(256, IGNORED, np.uint8)
+    if not source.map and source.others is None and not source.classes:
+        table[: len(ours)] = np.arange(len(ours))  # the same classes, in the same order
+        return table
+    if unknown := [name for name in source.map if name not in theirs]:
+        raise ConfigError(f"map: the {source.kind} data set has no class {unknown[0]!r}; it has {', '.join(theirs)}")
+    for value, name in enumerate(theirs):
+        becomes = source.map.get(name, name if name in ours else source.others)
+        if becomes is not None:
+            table[value] = ours.index(becomes)
+    return table
+
+
+def _relabelled(pictures: Pictures, table: U8) -> Pictures:
+    return Pictures(pictures.name, pictures.share, pictures.rgb, [table[labels] for labels in pictures.labels])
+
+
+def _folders(source: Folders, root: Path) -> Pictures:
+    loaded = [_read(picture, truth) for split in source.splits for picture, truth in _pairs(root, split)]
+    return Pictures(f"{root.name}/{'+'.join(source.splits)}", source.share, *zip(*loaded, strict=True))
+
+
+def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
+    folder, truth = root / split, root / f"{split}annot"
+    pictures = sorted(p for p in folder.glob("*") if p.suffix in (".jpg", ".png"))
+    if not pictures:
+        raise ConfigError(f"no labelled pictures in {folder}; say where they are with --data or `root` in the recipe")
+    return [(p, truth / f"{p.stem}.png") for p in pictures]
+
+
+def _read(picture: Path, truth: Path) -> tuple[U8, U8]:
+    rgb, labels = _rgb(picture), cv2.imread(str(truth), cv2.IMREAD_UNCHANGED)
+    if labels is None:
+        raise ConfigError(f"{truth} is missing or no picture")
+    if labels.ndim != 2 or labels.shape != rgb.shape[:2]:
+        raise ConfigError(f"{truth} must hold one class id a pixel, {rgb.shape[1]}x{rgb.shape[0]} as its picture")
+    return rgb, np.asarray(labels, np.uint8)
+
+
+def _rgb(picture: Path) -> U8:
+    bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ConfigError(f"{picture} is missing or no picture")
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _clips(source: Clips, root: Path) -> Pictures:
+    files = _files(root, source.files, "clips")
+    rgb = [picture for file in track(files, "reading clips") for picture in _frames(file, source)]
+    return _unlabelled(f"{root.name} ({len(files)} clips)", source.share, rgb)
+
+
+def _frames(file: Path, source: Clips) -> list[U8]:
+    """Every `every_s`; of a long file every second one is let go whenever they become twice too many."""
+    gate, kept, step = RateGate(1 / source.every_s), list[U8](), 1
+    passed = 0
+    for frame in file_frames(file):
+        if not gate.passes(frame.media_ns):
+            continue
+        if passed % step == 0:
+            kept.append(frame.picture.rgb(*_fitted(frame.picture, source.width)))
+        passed += 1
+        if source.limit and len(kept) > 2 * source.limit:
+            kept, step = kept[::2], 2 * step
+    return _spread(kept, source.limit)
+
+
+def _stills(source: Stills, root: Path) -> Pictures:
+    files = _spread(_files(root, source.files, "pictures"), source.limit)
+    rgb = []
+    for picture in (_rgb(file) for file in files):
+        size = _scaled(picture.shape[1], picture.shape[0], source.width)
+        rgb.append(np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8))
+    return _unlabelled(root.name, source.share, rgb)
+
+
+def _files(root: Path, patterns: Sequence[str], what: str) -> list[Path]:
+    files = sorted({file for pattern in patterns for file in root.glob(pattern) if file.is_file()})
+    if not files:
+        raise ConfigError(f"no {what} in {root} ({', '.join(patterns)}); say where they are with `root` and `files`")
+    return files
+
+
+def _fitted(picture: Picture, width: int) -> tuple[int, int]:
+    return _scaled(picture.width, picture.height, width)
+
+
+def _scaled(width: int, height: int, to: int) -> tuple[int, int]:
+    """Sides that are multiples of 4, as a teacher's answer is kept at a quarter."""
+    return to // 4 * 4, max(4, round(height * to / width / 4) * 4)
+
+
+def _spread(items: list[Item], limit: int | None) -> list[Item]:
+    """At most `limit` of them, evenly."""
+    if limit is None or len(items) <= limit:
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]
+
+
+def _unlabelled(name: str, share: float, rgb: Sequence[U8]) -> Pictures:
+    return Pictures(name, share, rgb, [np.full(one.shape[:2], IGNORED, np.uint8) for one in rgb])
+
+
+def _streets(source: Synthetic) -> Pictures:
+    """Drawing a street takes a second, more than training on it, so the pictures are kept between runs."""
+    size = f"{source.width}x{source.height}"
+    name = f"{size}-{source.seed}-{source.pictures}-{_drawing()}.npz"
+    file = user_cache_path("streamseg") / "streets" / name
+    if not file.exists():
+        frames = list(track(_drawn(source), "drawing streets", total=source.pictures))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part.npz")
+        np.savez(part, rgb=np.stack([f[0] for f in frames]), labels=np.stack([f[1] for f in frames]))
+        part.replace(file)
+    with np.load(file) as kept:
+        return Pictures(f"street {size}", source.share, list(kept["rgb"]), list(kept["labels"]))
+
+
+def _drawn(source: Synthetic) -> Iterator[tuple[U8, U8]]:
+    """Two moments of each street, far enough apart that other people and cars are in the picture."""
+    for index in range(0, source.pictures, 2):
+        street = Street(seed=source.seed + index // 2, width=source.width, height=source.height, fps=25)
+        for moment in range(min(2, source.pictures - index)):
+            yield street.frame(index + 500 * moment)
+
+
+def _drawing() -> str:
+    """A digest of the code that draws: pictures of an older street are not used."""
+    folder = Path(synthetic.__file__).parent
+    sources = [Path(synthetic.__file__), *sorted((folder / "street").glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:12]

@@ -1,0 +1,146 @@
+"""What larger engines think of our pictures: class probabilities, asked for once and kept in the user's cache.
+
+Runs in the training thread, before training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+from rich.progress import track
+
+from streamseg.engine import program
+from streamseg.engine.backends import CompileOptions
+from streamseg.engine.bundle import Bundle, find
+from streamseg.engine.cpu_program import CpuProgram
+from streamseg.engine.program import ProgramSpec
+from streamseg.errors import ConfigError
+from streamseg.training.data import Pictures
+from streamseg.training.recipe import Distill
+from streamseg.types import U8
+
+F32 = NDArray[np.float32]
+
+
+def taught(pictures: Pictures, how: Distill, classes: Sequence[str], base: Path) -> Pictures:
+    """`pictures` with `soft`: the mean of what the teachers of `how` give, in our `classes`, at a quarter of each
+    picture's size. Raises ConfigError (no such engine, classes that do not fit), EngineError."""
+    teachers = [Teacher(_bundle(engine, base), how, classes) for engine in how.engines]
+    key = hashlib.sha256(repr([t.identity for t in teachers]).encode())
+    folder = user_cache_path("streamseg") / "teachers" / key.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    what = f"{' + '.join(t.bundle.manifest.name for t in teachers)} looks at {pictures.name}"
+    soft = [_kept(folder, rgb, teachers, how.temperature) for rgb in track(pictures.rgb, what)]
+    return replace(pictures, soft=soft)
+
+
+def _bundle(engine: str, base: Path) -> Bundle:
+    """A folder beside the recipe, or an engine by its name."""
+    return find(base / engine if (base / engine / "engine.yaml").is_file() else engine)
+
+
+def _kept(folder: Path, rgb: U8, teachers: Sequence[Teacher], temperature: float) -> U8:
+    """From the cache, a file a picture, so that nothing is lost when the run is interrupted here."""
+    file = folder / f"{hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()[:32]}.npy"
+    if file.exists():
+        return np.asarray(np.load(file), np.uint8)
+    chances = sum(teacher.chances(rgb) for teacher in teachers) / len(teachers)
+    soft = softened(np.asarray(chances, np.float32), temperature)
+    part = file.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as opened:
+        np.save(opened, soft)
+    part.replace(file)
+    return soft
+
+
+def softened(chances: F32, temperature: float) -> U8:
+    """Probabilities f32 [..., K] -> u8, 255 is certain: p^(1/T), which is the softmax of logits / T. All zero where the
+    teacher mostly sees what none of the K classes stands for."""
+    known = chances.sum(-1, keepdims=True) > 0.5
+    softer = chances ** (1 / temperature)
+    share = softer / np.maximum(softer.sum(-1, keepdims=True), 1e-9)
+    return np.asarray(np.rint(255 * known * share), np.uint8)
+
+
+class Teacher:
+    """One engine as a teacher: its own program without smoothing, in OpenVINO. Not thread-safe."""
+
+    def __init__(self, bundle: Bundle, how: Distill, classes: Sequence[str]) -> None:
+        self.bundle, self._how = bundle, how
+        if bundle.manifest.input.fixed and (how.size or how.scales != (1.0,)):
+            raise ConfigError(f"distill: {bundle.manifest.name} takes one size only; leave `size` and `scales` out")
+        self._merge = merging(how, [c.name for c in bundle.classes], classes, bundle.manifest.name)
+        entry = bundle.manifest.input
+        spec = ProgramSpec(mean=entry.mean, std=entry.std, mode="off")
+        self._model = program.build(program.network_of(bundle.program), spec)
+        self._programs: dict[tuple[int, int], CpuProgram] = {}
+
+    @property
+    def identity(self) -> str:
+        """All that its answer depends on, but the picture."""
+        how = self._how
+        return repr((self.bundle.digest, self._merge.tolist(), how.temperature, how.size, how.scales, how.flip))
+
+    def chances(self, rgb: U8) -> F32:
+        """Probabilities f32 [H/4, W/4, K] of our classes for a picture u8 [H, W, 3], averaged over scales and flips."""
+        size = (rgb.shape[1] // 4, rgb.shape[0] // 4)
+        views = [(view, mirrored) for view in self._sizes(rgb) for mirrored in ((False, True)[: 1 + self._how.flip])]
+        return np.asarray(sum(self._seen(rgb, *view, size) for view in views) / len(views), np.float32)
+
+    def _sizes(self, rgb: U8) -> list[tuple[int, int]]:
+        width, height = self._how.size or self.bundle.fit(rgb.shape[1], rgb.shape[0])
+        of = self.bundle.manifest.input.multiple
+        if self._how.size is None and self._how.scales == (1.0,):
+            return [(width, height)]
+        return [(_multiple(width * s, of), _multiple(height * s, of)) for s in self._how.scales]
+
+    def _seen(self, rgb: U8, view: tuple[int, int], mirrored: bool, size: tuple[int, int]) -> F32:
+        scaled = cv2.resize(rgb, view, interpolation=_interpolation(rgb.shape[1], view[0]))
+        scores = self._program(view).scores(np.ascontiguousarray(scaled[:, ::-1] if mirrored else scaled))
+        merged = np.ascontiguousarray(np.tensordot(scores, self._merge, (0, 0)))
+        merged = merged[:, ::-1] if mirrored else merged
+        interpolation = _interpolation(merged.shape[1], size[0])
+        planes = [
+            cv2.resize(np.ascontiguousarray(p), size, interpolation=interpolation) for p in np.moveaxis(merged, 2, 0)
+        ]
+        return np.asarray(np.stack(planes, 2), np.float32)
+
+    def _program(self, size: tuple[int, int]) -> CpuProgram:
+        from streamseg.engine.openvino_backend import OpenVinoProgram
+
+        if size not in self._programs:
+            options = CompileOptions(*size, precision="auto", threads=os.cpu_count() or 1)
+            self._programs[size] = OpenVinoProgram(self._model, options)
+        return self._programs[size]
+
+
+def merging(how: Distill, theirs: Sequence[str], ours: Sequence[str], engine: str) -> F32:
+    """f32 [theirs, ours] of 0 and 1: which of our classes each of the teacher's goes to. Raises ConfigError."""
+    table = np.zeros((len(theirs), len(ours)), np.float32)
+    given = how.classes or {name: (name,) for name in ours}
+    for name, takes in given.items():
+        rows = [theirs.index(one) for one in takes if one in theirs] if takes != "rest" else []
+        if takes != "rest" and not rows:
+            wanted, there = ", ".join(takes), ", ".join(theirs)
+            raise ConfigError(f"distill.classes: {name}: {engine} has none of {wanted}; it has {there}")
+        table[rows, ours.index(name)] = 1
+    for name, takes in given.items():
+        if takes == "rest":
+            table[table.sum(1) == 0, ours.index(name)] = 1
+    return table
+
+
+def _interpolation(before: int, after: int) -> int:
+    return cv2.INTER_AREA if after < before else cv2.INTER_LINEAR
+
+
+def _multiple(value: float, of: int) -> int:
+    return max(of, round(value / of) * of)

@@ -1,0 +1,95 @@
+"""Weights handed from one network to another: what a bundle keeps, what a new run starts from, what of it is frozen.
+
+The training thread's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from streamseg.engine.bundle import find
+from streamseg.errors import ConfigError
+
+FILE = "weights.pt"
+
+
+def write(folder: Path, architecture: str, classes: Sequence[str], model: nn.Module) -> None:
+    """`folder`/weights.pt: {"architecture", "classes", "weights"}, the state dict in fp16 with auxiliary heads. Half
+    the size, and a start is not harmed by it."""
+    halves = {n: v.half() if v.is_floating_point() else v for n, v in model.state_dict().items()}
+    part = folder / f".{FILE}.part"
+    torch.save({"architecture": architecture, "classes": list(classes), "weights": halves}, part)
+    os.replace(part, folder / FILE)
+
+
+def initialise(model: nn.Module, classes: Sequence[str], init: str, base: Path) -> list[str]:
+    """Starts `model` from `init` and returns the names of what starts afresh: weights that are not there, of another
+    shape, or (the heads) of other classes.
+
+    `init` is a file (another run's checkpoint.pt, a weights.pt), a bundle's folder, both relative to `base`, or an
+    engine's name. Raises ConfigError when it cannot be read or nothing fits.
+    """
+    path = _found(init, base)
+    theirs, theirs_classes = _read(path)
+    ours = model.state_dict()
+    foreign = theirs_classes is not None and theirs_classes != list(classes)
+    heads = _heads(model, len(classes)) if foreign else set()
+    fitting = {n: w for n, w in theirs.items() if n in ours and w.shape == ours[n].shape and n not in heads}
+    if not fitting:
+        raise ConfigError(f"init: no weight of {path} fits this architecture")
+    model.load_state_dict(fitting, strict=False)
+    return [name for name in ours if name not in fitting]
+
+
+def _found(init: str, base: Path) -> Path:
+    path = base / Path(init).expanduser()
+    if path.is_file():
+        return path
+    folder = path if path.is_dir() else find(init).path
+    if not (folder / FILE).is_file():
+        raise ConfigError(f"init: {folder} has no {FILE}; give another engine, or a run's checkpoint.pt")
+    return folder / FILE
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], list[str] | None]:
+    """The state dict, and the classes where the file says them. Nothing in it is executed (`weights_only`)."""
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        weights = content["average"] if "average" in content else content["weights"]
+        return {n: w.float() if w.is_floating_point() else w for n, w in weights.items()}, content.get("classes")
+    except Exception as error:  # a pickle that is no such file fails in every way there is
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"init: {path} cannot be read: {reason}") from None
+
+
+def _heads(model: nn.Module, classes: int) -> set[str]:
+    """The names of the weights of the convolutions that give the logits: those with as many outputs as classes."""
+    return {
+        f"{name}.{part}"
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Conv2d) and layer.out_channels == classes
+        for part in ("weight", "bias")
+    }
+
+
+class Frozen:
+    """Keeps what was taken over as it is: no gradients, and batch norms at their statistics. `epochs` None: for
+    ever."""
+
+    def __init__(self, model: nn.Module, fresh: Sequence[str], epochs: int | None) -> None:
+        self._model, self._fresh, self._epochs = model, set(fresh), epochs
+
+    def at(self, epoch: int) -> None:
+        """To be called before each epoch's first step; thaws when its time has come."""
+        held = self._epochs is None or epoch < self._epochs
+        for name, parameter in self._model.named_parameters():
+            parameter.requires_grad_(not held or name in self._fresh)
+        for name, layer in self._model.named_modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.train(not held or f"{name}.running_mean" in self._fresh)
