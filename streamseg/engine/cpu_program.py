@@ -46,8 +46,8 @@ class CpuProgram:
 
     def scores(self, frame: U8) -> F32:
         """Class probabilities f32 [K, h, w] of one picture u8 [H, W, 3], of a program that does not smooth."""
-        scores: F32 = self._execute(frame[None], None, None)[0]
-        return scores[0].copy()
+        (scores, *_) = self._execute(frame[None], None, None)
+        return np.array(scores[0], np.float32)
 
     def run(self, frames: Sequence[U8], states: Sequence[CpuState], elapsed_s: Sequence[float]) -> list[MakeLabels]:
         return [self._one(*item) for item in zip(frames, states, elapsed_s, strict=True)]

@@ -90,8 +90,7 @@ class Run:
         self.recipe, self.sets, self.pictures, self.out = recipe, sets, report, out
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = build(recipe.architecture, len(recipe.classes)).to(self.device, memory_format=torch.channels_last)
-        fresh = weights.initialise(self.model, recipe.names, recipe.init, base) if recipe.init else []
-        self.frozen = weights.Frozen(self.model, fresh, _frozen_epochs(recipe))
+        self.frozen = weights.Frozen(self.model, self._initialised(base), _frozen_epochs(recipe))
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimiser = _optimiser(self.model, recipe)
         self.weights = soft_weights(class_frequency(sets, len(recipe.classes)), recipe.losses.softness).to(self.device)
@@ -100,6 +99,13 @@ class Run:
         self.deadline = time.monotonic() + minutes * 60 if minutes else math.inf
         self.loss = math.nan
         self.confusion: Confusion | None = None
+
+    def _initialised(self, base: Path) -> list[str]:
+        """The names of the weights that start afresh; [] where all do."""
+        recipe = self.recipe
+        if not recipe.init:
+            return []
+        return weights.initialise(self.model, recipe.architecture, recipe.names, recipe.init, base)
 
     def resume(self) -> None:
         self.place = checkpoint.restore(self._file, **self._parts)

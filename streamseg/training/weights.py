@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from streamseg.engine.bundle import find
 from streamseg.errors import ConfigError
+from streamseg.models import build
 
 FILE = "weights.pt"
 
@@ -28,7 +29,7 @@ def write(folder: Path, architecture: str, classes: Sequence[str], model: nn.Mod
     os.replace(part, folder / FILE)
 
 
-def initialise(model: nn.Module, classes: Sequence[str], init: str, base: Path) -> list[str]:
+def initialise(model: nn.Module, architecture: str, classes: Sequence[str], init: str, base: Path) -> list[str]:
     """Starts `model` from `init` and returns the names of what starts afresh: weights that are not there, of another
     shape, or (the heads) of other classes.
 
@@ -39,7 +40,7 @@ def initialise(model: nn.Module, classes: Sequence[str], init: str, base: Path) 
     theirs, theirs_classes = _read(path)
     ours = model.state_dict()
     foreign = theirs_classes is not None and theirs_classes != list(classes)
-    heads = _heads(model, len(classes)) if foreign else set()
+    heads = _heads(architecture, len(classes)) if foreign else set()
     fitting = {n: w for n, w in theirs.items() if n in ours and w.shape == ours[n].shape and n not in heads}
     if not fitting:
         raise ConfigError(f"init: no weight of {path} fits this architecture")
@@ -68,14 +69,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], list[str] | None]:
         raise ConfigError(f"init: {path} cannot be read: {reason}") from None
 
 
-def _heads(model: nn.Module, classes: int) -> set[str]:
-    """The names of the weights of the convolutions that give the logits: those with as many outputs as classes."""
-    return {
-        f"{name}.{part}"
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d) and layer.out_channels == classes
-        for part in ("weight", "bias")
-    }
+def _heads(architecture: str, classes: int) -> set[str]:
+    """The names of the weights whose shape hangs on the number of classes."""
+    ours, one_more = (build(architecture, n).state_dict() for n in (classes, classes + 1))
+    return {name for name, value in ours.items() if value.shape != one_more[name].shape}
 
 
 class Frozen:
