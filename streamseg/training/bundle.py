@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from streamseg.training.loop import Trained
 
 
 def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: Path) -> Bundle:
-    """Writes `folder`/engine.yaml, model.onnx and weights.pt (what another recipe's `init` reads).
+    """Writes `folder`/engine.yaml, model.onnx and weights.pt (what another recipe's `init` reads),
+    and curve.png.
 
     The accuracy in it is what `streamseg eval` measures of the bundle.
     `data_root` and `base` find the recipe's report pictures, as in training. Raises EngineError.
@@ -39,6 +41,8 @@ def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: P
     spec = program.ProgramSpec(mean=recipe.mean, std=recipe.std)
     bundle = write(folder, manifest, program.build(onnx.load(trained.network), spec))
     weights.write(folder, recipe.architecture, recipe.names, trained.model)
+    if trained.curves.exists():
+        shutil.copyfile(trained.curves, folder / "curve.png")
     if recipe.report is None:
         return bundle
     accuracy = _measured(folder, recipe.report, data_root, base)

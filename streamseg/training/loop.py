@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from streamseg.evaluation.accuracy import Confusion
 from streamseg.models import build
-from streamseg.training import checkpoint, interrupt, progress, weights
+from streamseg.training import checkpoint, curves, interrupt, progress, weights
 from streamseg.training.data import Batch, Pictures, batches, class_frequency, steps_per_epoch
 from streamseg.training.datasets import load
 from streamseg.training.export import export_network
 from streamseg.training.losses import distillation_loss, segmentation_loss, soft_weights
 from streamseg.training.recipe import Recipe, read_recipe
 from streamseg.training.teacher import taught
+from streamseg.types import U8
 
 CHECKPOINT_SECONDS = 120
 REPORT_SECONDS = 600
@@ -39,6 +40,7 @@ class Trained:
     epochs: float
     loss: float
     network: Path
+    curves: Path
     report: Confusion | None
 
 
@@ -52,7 +54,8 @@ def train(
     minutes: float | None = None,
     threads: int | None = None,
 ) -> Trained:
-    """Trains `recipe_path` into `out`: `network.onnx` (the averaged weights), `checkpoint.pt`, `log.csv`.
+    """Trains `recipe_path` into `out`: `network.onnx` (the averaged weights), `checkpoint.pt`, `log.csv`, the same with
+    every class's accuracy as `log.jsonl`, and its picture, `curves.png`.
 
     `data_root` replaces the `root` of the recipe's folders; a relative `root` starts at the recipe's own folder.
     `minutes` fits the rest of the learning-rate schedule into the time left instead of the recipe's epochs.
@@ -97,7 +100,10 @@ class Run:
         self.steps = steps_per_epoch(sets, recipe)
         self.place = checkpoint.Place()
         self.deadline = time.monotonic() + minutes * 60 if minutes else math.inf
-        self.loss = math.nan
+        self._mean, self._std = (
+            torch.tensor(v, device=self.device).mul(255).view(1, 3, 1, 1) for v in (recipe.mean, recipe.std)
+        )
+        self._loss_mean = torch.tensor(math.nan, device=self.device)
         self.confusion: Confusion | None = None
 
     def _initialised(self, base: Path) -> list[str]:
@@ -112,18 +118,20 @@ class Run:
 
     def finish(self) -> Trained:
         """Trains to the end of the schedule; on an interrupt saves and passes it on."""
-        with progress.shown(self.out / "log.csv", append=self.place.seen > 0) as show, interrupt.held() as raise_held:
+        with progress.shown(self.out, append=self.place.seen > 0) as show, interrupt.held() as raise_held:
             try:
                 self._epochs(show, raise_held)
             finally:  # also on Ctrl-C: nothing that was learned is lost
                 self.save()
             self._accuracy(show)
+        curves.draw(self.out)
         return Trained(
             self.average.cpu(),
             self.recipe,
             self.place.seen / self.steps,
             self.loss,
             self.out / "network.onnx",
+            self.out / "curves.png",
             self.confusion,
         )
 
@@ -131,7 +139,8 @@ class Run:
         saved = reported = time.monotonic()
         while self.share_done < 1:
             self.frozen.at(self.place.epoch)
-            for batch in batches(self.sets, self.recipe, self.place.epoch, self.place.step):
+            threads = self.recipe.loader_threads
+            for batch in batches(self.sets, self.recipe, self.place.epoch, self.place.step, threads):
                 self._learn(batch, show)
                 raise_held()
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -147,29 +156,38 @@ class Run:
         start = time.monotonic()
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate()
-        images = self._normalised(torch.from_numpy(batch.rgb))
+        images = self._normalised(self._given(batch.rgb))
         with torch.autocast(self.device.type, torch.bfloat16):
             outputs = self.model(images)
-        loss = self._loss(outputs, batch)
+        loss = self._loss_of(outputs, batch)
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
         self.optimiser.step()
         self._average()
-        value = float(loss.detach())
-        self.loss = value if math.isnan(self.loss) else self.loss + 0.05 * (value - self.loss)
+        self._loss_mean = torch.where(self._loss_mean.isnan(), loss.detach(), self._loss_mean.lerp(loss.detach(), 0.05))
         self.place.step += 1
         self.place.seen += 1
         self.place.seconds += time.monotonic() - start
-        show.step(self.share_done, self.place.epoch, self.loss, len(batch.rgb))
+        if self.device.type == "cpu" or self.place.seen % 20 == 0:  # to read the loss makes a GPU wait
+            show.step(self.share_done, self.place.epoch, self.loss, self.place.seen * self.recipe.batch)
 
-    def _loss(self, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
-        labels, how = torch.from_numpy(batch.labels).to(self.device), self.recipe.losses
-        loss = segmentation_loss(outputs, labels, self.weights, how)
+    @property
+    def loss(self) -> float:
+        """The mean over about the last 20 batches; nan before the first."""
+        return float(self._loss_mean)
+
+    def _given(self, array: U8) -> Tensor:
+        """On the device; to a GPU it is copied while that still works on the batch before."""
+        host = torch.from_numpy(array)
+        return host if self.device.type == "cpu" else host.pin_memory().to(self.device, non_blocking=True)
+
+    def _loss_of(self, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
+        how = self.recipe.losses
+        loss = segmentation_loss(outputs, self._given(batch.labels), self.weights, how)
         if batch.soft is None or self.recipe.distill is None:
             return loss
-        soft = torch.from_numpy(batch.soft).to(self.device)
-        return loss + distillation_loss(outputs, soft, self.weights, how, self.recipe.distill)
+        return loss + distillation_loss(outputs, self._given(batch.soft), self.weights, how, self.recipe.distill)
 
     @property
     def share_done(self) -> float:
@@ -183,10 +201,8 @@ class Run:
         return 0.0 if math.isinf(left) else min(1.0, spent / max(1e-9, spent + left)) if left > 0 else 1.0
 
     def _rate(self) -> float:
-        """Linear warm-up, then half a cosine down to 1 % (Loshchilov and Hutter 2017)."""
         warm = min(1.0, (self.place.seen + 1) / max(1.0, self.recipe.warmup_epochs * self.steps))
-        fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, self.share_done)))
-        return self.recipe.learning_rate * warm * fall
+        return self.recipe.learning_rate * warm * fall(self.recipe.schedule, self.share_done)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -204,9 +220,7 @@ class Run:
 
     def _normalised(self, rgb: Tensor) -> Tensor:
         """u8 [N, H, W, 3] -> f32 [N, 3, H, W] in channels-last memory, by the recipe's mean and std."""
-        mean = torch.tensor(self.recipe.mean, device=self.device).mul(255).view(1, 3, 1, 1)
-        std = torch.tensor(self.recipe.std, device=self.device).mul(255).view(1, 3, 1, 1)
-        return (rgb.to(self.device).permute(0, 3, 1, 2).float() - mean) / std
+        return (rgb.permute(0, 3, 1, 2).float() - self._mean) / self._std
 
     @torch.inference_mode()
     def _accuracy(self, show: progress.Show) -> None:
@@ -216,12 +230,13 @@ class Run:
         self.confusion = Confusion(len(self.recipe.classes))
         for rgb, labels in zip(self.pictures.rgb, self.pictures.labels, strict=True):
             with torch.autocast(self.device.type, torch.bfloat16):
-                logits = self.average(self._normalised(torch.from_numpy(rgb)[None]))
+                logits = self.average(self._normalised(self._given(rgb[None])))
             full = nn.functional.interpolate(logits.float(), size=labels.shape, mode="bilinear")
             self.confusion.add(full.argmax(1)[0].to(torch.uint8).cpu().numpy(), labels)
-        show.accuracy(self.place.epoch, self.confusion, [c.name for c in self.recipe.classes])
+        show.accuracy(self.place.epoch, self.confusion, self.recipe.names)
 
     def save(self) -> None:
+        curves.draw(self.out)
         checkpoint.save(self._file, self.place, **self._parts)
         export_network(self.average, self.out / "network.onnx")
 
@@ -232,6 +247,15 @@ class Run:
     @property
     def _parts(self) -> dict[str, Any]:
         return {"model": self.model, "average": self.average, "optimiser": self.optimiser}
+
+
+def fall(schedule: str, done: float) -> float:
+    """What is left of the learning rate at `done` (0..1): "cosine" is half a cosine down to 1 % (Loshchilov and Hutter
+    2017), "poly" (1 - done)^0.9 (DeepLab, Chen et al. 2016)."""
+    done = min(1.0, done)
+    if schedule == "poly":
+        return float((1 - done) ** 0.9)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _loaded(recipe: Recipe, data_root: Path | None, base: Path) -> tuple[list[Pictures], Pictures | None]:

@@ -35,19 +35,34 @@ def segmentation_loss(outputs: Sequence[Tensor], labels: Tensor, weights: Tensor
     half = F.interpolate(main.float(), size=(labels.shape[1] // 2, labels.shape[2] // 2), mode="bilinear")
     truth = _sampled(labels, half)
     logs = half.log_softmax(1)
-    loss = _cross_entropy(logs, truth, weights)
+    loss = _cross_entropy(logs, truth, weights, how)
     if how.jaccard:
         loss = loss + how.jaccard * soft_jaccard(logs.exp(), truth)
     for logits in others:
         small = logits.float().log_softmax(1)
-        loss = loss + how.auxiliary * _cross_entropy(small, _sampled(labels, small), weights)
+        loss = loss + how.auxiliary * _cross_entropy(small, _sampled(labels, small), weights, how)
     return loss
 
 
-def _cross_entropy(logs: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean over the labelled pixels; 0 where there are none (torch's own mean would be nan)."""
+def _cross_entropy(logs: Tensor, truth: Tensor, weights: Tensor, how: Losses) -> Tensor:
+    """Weighted mean over the labelled pixels, or the hard ones of them; 0 where there are none (torch's own mean would
+    be nan)."""
+    if how.ohem:
+        truth = truth.where(hard(logs.detach(), truth, how.ohem, how.ohem_chance), IGNORED)
     total = F.nll_loss(logs, truth, weights, ignore_index=IGNORED, reduction="sum")
     return total / (_pixels(truth, len(weights)) @ weights).clamp(min=1)
+
+
+def hard(logs: Tensor, truth: Tensor, share: float, chance: float) -> Tensor:
+    """Which labelled pixels are hard, bool [N, h, w]: those whose own class has less than `chance`, and at least
+    `share` of them in any case (online hard example mining: Shrivastava et al. 2016; in this form BiSeNet's)."""
+    known = truth != IGNORED
+    own = logs.gather(1, truth.where(known, 0)[:, None])[:, 0].exp()
+    among = own[known]
+    if not len(among):
+        return known
+    least = among.kthvalue(max(1, round(share * len(among)))).values
+    return known & (own <= least.clamp(min=chance))
 
 
 def soft_jaccard(chance: Tensor, truth: Tensor) -> Tensor:
@@ -61,8 +76,8 @@ def soft_jaccard(chance: Tensor, truth: Tensor) -> Tensor:
     hits = chance.new_zeros(classes + 1).index_add(0, truth.clamp(max=classes).flatten(), right.flatten())[:classes]
     size = _pixels(truth, classes)
     union = torch.einsum("nkhw,nhw->k", chance, known.to(chance.dtype)) + size - hits
-    present = size > 0
-    return 1 - (hits[present] / union[present].clamp(min=1)).mean() if present.any() else chance.sum() * 0
+    present = (size > 0).to(chance.dtype)  # no boolean indexing, which would make a GPU wait
+    return ((1 - hits / union.clamp(min=1)) * present).sum() / present.sum().clamp(min=1)
 
 
 def distillation_loss(
@@ -115,9 +130,9 @@ def _pixels(truth: Tensor, classes: int) -> Tensor:
 
 def _sampled(labels: Tensor, like: Tensor) -> Tensor:
     """Labels at the size of `like`, i64: every stride-th pixel, from the middle of each cell."""
-    rows, columns = (_centres(n, m) for n, m in zip(labels.shape[1:], like.shape[2:], strict=True))
+    rows, columns = (_centres(n, m, labels.device) for n, m in zip(labels.shape[1:], like.shape[2:], strict=True))
     return labels[:, rows][:, :, columns].long()
 
 
-def _centres(size: int, cells: int) -> Tensor:
-    return ((torch.arange(cells) + 0.5) * size / cells).long().clamp(max=size - 1)
+def _centres(size: int, cells: int, device: torch.device) -> Tensor:
+    return ((torch.arange(cells, device=device) + 0.5) * size / cells).long().clamp(max=size - 1)

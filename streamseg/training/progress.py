@@ -1,14 +1,19 @@
-"""How a training run shows itself: a bar on a terminal, plain lines elsewhere, and a CSV log. The training thread's."""
+"""How a training run shows itself: a bar on a terminal, plain lines elsewhere, and its log as CSV and as JSON lines.
+
+The training thread's.
+"""
 
 from __future__ import annotations
 
 import csv
+import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -18,28 +23,31 @@ from streamseg.evaluation.accuracy import Confusion
 LINE_SECONDS = 30  # between two lines where there is no terminal
 
 
-class Show:
-    """Reports a run's course. `log` is an open CSV file: epoch, loss, learning rate, seconds, mIoU."""
+COLUMNS = ("epoch", "loss", "learning_rate", "seconds", "miou")
 
-    def __init__(self, log: TextIO, bar: Progress | None) -> None:
-        self._log, self._bar = csv.writer(log), bar
-        self._file = log
+
+class Show:
+    """Reports a run's course. `table` and `lines` are open files: log.csv with `COLUMNS`, and log.jsonl, which also
+    tells every class's accuracy."""
+
+    def __init__(self, table: IO[str], lines: IO[str], bar: Progress | None) -> None:
+        self._table, self._lines, self._bar = table, lines, bar
         self._task = bar.add_task("", total=1.0, what="starting") if bar else None
-        self._began: tuple[float, float] | None = None
-        self._pictures = 0
+        self._began: tuple[float, float, int] | None = None
         self._lined = 0.0
+        self._miou = ""
 
     def step(self, done: float, epoch: int, loss: float, pictures: int) -> None:
-        """After each batch; `done` is the share of the run behind us, 0..1."""
+        """After some batches; `done` is the share of the run behind us, 0..1, `pictures` how many were seen in all."""
         now = time.monotonic()
         if self._began is None:
-            self._began = (now, done)
+            self._began = (now, done, pictures)
             return
-        self._pictures += pictures
-        spent = now - self._began[0]
-        speed, gone = self._pictures / spent, done - self._began[1]
-        left = spent / gone * (1 - done) if gone > 0 else float("nan")
-        what = f"epoch {epoch}  loss {loss:.3f}  {speed:.1f} pictures/s  {_clock(left)} left"
+        began, before, seen = self._began
+        spent, gone = now - began, done - before
+        left = spent / gone * (1 - done) if gone > 0 else math.nan
+        speed = (pictures - seen) / max(spent, 1e-9)
+        what = f"epoch {epoch}  loss {loss:.3f}{self._miou}  {speed:.1f} pictures/s  {_clock(left)} left"
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=done, what=what)
         elif now - self._lined >= LINE_SECONDS:
@@ -47,31 +55,37 @@ class Show:
             print(f"{done:6.1%}  {what}", flush=True)
 
     def epoch(self, epoch: int, loss: float, rate: float, seconds: float) -> None:
-        self._row(epoch, f"{loss:.4f}", f"{rate:.3g}", f"{seconds:.0f}", "")
+        self._row(epoch=epoch, loss=round(loss, 4), learning_rate=float(f"{rate:.3g}"), seconds=round(seconds))
 
     def accuracy(self, epoch: int, confusion: Confusion, names: Sequence[str]) -> None:
-        each = "  ".join(f"{name} {iou:.3f}" for name, iou in zip(names, confusion.iou(), strict=True))
+        iou = dict(zip(names, (float(v) for v in confusion.iou()), strict=True))
+        each = "  ".join(f"{name} {value:.3f}" for name, value in iou.items())
         line = f"epoch {epoch}: mIoU {confusion.miou():.4f}, pixels right {confusion.pixel_accuracy():.4f}; {each}"
         print(line, flush=True) if self._bar is None else self._bar.console.print(line, highlight=False)
-        self._row(epoch, "", "", "", f"{confusion.miou():.4f}")
+        self._miou = f"  mIoU {confusion.miou():.3f}"
+        known = {name: round(value, 4) for name, value in iou.items() if not math.isnan(value)}
+        self._row(epoch=epoch, miou=round(confusion.miou(), 4), iou=known)
 
-    def _row(self, *cells: object) -> None:
-        self._log.writerow(cells)
-        self._file.flush()
+    def _row(self, **values: object) -> None:
+        csv.writer(self._table).writerow([values.get(name, "") for name in COLUMNS])
+        self._lines.write(json.dumps(values) + "\n")
+        self._table.flush()
+        self._lines.flush()
 
 
 @contextmanager
-def shown(log: Path, *, append: bool) -> Iterator[Show]:
-    """Opens the log (and the bar where there is a terminal), and closes both."""
-    with log.open("a" if append else "w", newline="") as file:
+def shown(folder: Path, *, append: bool) -> Iterator[Show]:
+    """Opens `folder`/log.csv and log.jsonl (and the bar where there is a terminal), and closes all."""
+    mode = "a" if append else "w"
+    with (folder / "log.csv").open(mode, newline="") as table, (folder / "log.jsonl").open(mode) as lines:
         if not append:
-            csv.writer(file).writerow(["epoch", "loss", "learning_rate", "seconds", "miou"])
+            csv.writer(table).writerow(COLUMNS)
         if not sys.stdout.isatty():
-            yield Show(file, None)
+            yield Show(table, lines, None)
             return
         columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[what]}"), TimeElapsedColumn())
         with Progress(*columns, console=Console()) as bar:
-            yield Show(file, bar)
+            yield Show(table, lines, bar)
 
 
 def _clock(seconds: float) -> str:

@@ -45,6 +45,10 @@ class Losses(Model):
     softness: Annotated[float, Field(gt=1)] = 1.1
     jaccard: Annotated[float, Field(ge=0)] = 0.5
     auxiliary: Annotated[float, Field(ge=0)] = 0.4
+    ohem: Chance = 0.0
+    """Above 0, only hard pixels count in the cross entropy (online hard example mining, Shrivastava et al. 2016): at
+    least this share of them (BiSeNet: 0.0625), and all whose class is given less than `ohem_chance`."""
+    ohem_chance: Chance = 0.7
 
 
 class Distill(Model):
@@ -103,11 +107,15 @@ class Recipe(Model):
     epoch_pictures: Count | None = None
     """Pictures per epoch; the first data set's size when left out."""
     learning_rate: Positive = 2e-3
+    schedule: Literal["cosine", "poly"] = "cosine"
+    """How the learning rate falls: half a cosine to 1 %, or (1 - t)^0.9 to nothing, as most segmentation papers do."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
     warmup_epochs: Annotated[float, Field(ge=0)] = 3
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     augment: Augment = Augment()
     losses: Losses = Losses()
+    loader_threads: Annotated[int, Field(ge=0)] = 0
+    """Threads that read and change pictures; 0: as many as there are cores."""
     seed: int = 0
 
     @field_validator("crop")
