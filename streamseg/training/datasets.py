@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -17,9 +18,13 @@ from streamseg.errors import ConfigError
 from streamseg.ingest.frames import file_frames
 from streamseg.ingest.reader import RateGate
 from streamseg.synthetic import Street
+from streamseg.training import folders
 from streamseg.training.augment import IGNORED
+from streamseg.training.classmap import class_map
 from streamseg.training.data import Pictures
-from streamseg.training.kinds import AnyDataSet, Clips, Folders, Stills, Synthetic
+from streamseg.training.kinds import AnyDataSet, Boxes, Clips, Folders, Stills, Synthetic
+from streamseg.training.styles import Layout, Value
+from streamseg.training.weak import boxed_pictures
 from streamseg.types import U8, Picture
 
 Item = TypeVar("Item")
@@ -36,8 +41,9 @@ def load(source: AnyDataSet, classes: Sequence[str], data_root: Path | None, bas
         return _stills(source, base / source.root.expanduser())
     if isinstance(source, Synthetic):
         return _relabelled(_streets(source), label_table(source, STREET, classes))
-    pictures = _folders(source, base / (data_root.absolute() if data_root else source.root.expanduser()))
-    return _relabelled(pictures, label_table(source, source.classes or classes, classes))
+    if isinstance(source, Boxes):
+        return boxed_pictures(source, classes, base)
+    return _folders(source, base / (data_root.absolute() if data_root else source.root.expanduser()), base, classes)
 
 
 def label_table(source: Folders | Synthetic, theirs: Sequence[str], ours: Sequence[str]) -> U8:
@@ -59,33 +65,17 @@ def _relabelled(pictures: Pictures, table: U8) -> Pictures:
     return Pictures(pictures.name, pictures.share, pictures.rgb, [table[labels] for labels in pictures.labels])
 
 
-def _folders(source: Folders, root: Path) -> Pictures:
-    loaded = [_read(picture, truth) for split in source.splits for picture, truth in _pairs(root, split)]
-    return Pictures(f"{root.name}/{'+'.join(source.splits)}", source.share, *zip(*loaded, strict=True))
-
-
-def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
-    folder, truth = root / split, root / f"{split}annot"
-    pictures = sorted(p for p in folder.glob("*") if p.suffix in (".jpg", ".png"))
-    if not pictures:
-        raise ConfigError(f"no labelled pictures in {folder}; say where they are with --data or `root` in the recipe")
-    return [(p, truth / f"{p.stem}.png") for p in pictures]
-
-
-def _read(picture: Path, truth: Path) -> tuple[U8, U8]:
-    rgb, labels = _rgb(picture), cv2.imread(str(truth), cv2.IMREAD_UNCHANGED)
-    if labels is None:
-        raise ConfigError(f"{truth} is missing or no picture")
-    if labels.ndim != 2 or labels.shape != rgb.shape[:2]:
-        raise ConfigError(f"{truth} must hold one class id a pixel, {rgb.shape[1]}x{rgb.shape[0]} as its picture")
-    return rgb, np.asarray(labels, np.uint8)
-
-
-def _rgb(picture: Path) -> U8:
-    bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise ConfigError(f"{picture} is missing or no picture")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+def _folders(source: Folders, root: Path, base: Path, ours: Sequence[str]) -> Pictures:
+    mapped = class_map(source.class_map, ours, base, source.map, source.others) if source.class_map else None
+    layouts = (source.layout,) if source.layout else mapped.style.layouts if mapped and mapped.style else (Layout(),)
+    files = [pair for split in source.splits for pair in folders.pairs(root, split, layouts)]
+    unknown: Counter[Value] = Counter()
+    loaded = [folders.read(picture, truth, mapped, unknown) for picture, truth in files]
+    pictures = Pictures(f"{root.name}/{'+'.join(source.splits)}", source.share, *zip(*loaded, strict=True))
+    if mapped is None:
+        return _relabelled(pictures, label_table(source, source.classes or ours, ours))
+    folders.report(pictures.name, unknown, mapped, sum(labels.size for labels in pictures.labels))
+    return pictures
 
 
 def _clips(source: Clips, root: Path) -> Pictures:
@@ -112,7 +102,7 @@ def _frames(file: Path, source: Clips) -> list[U8]:
 def _stills(source: Stills, root: Path) -> Pictures:
     files = _spread(_files(root, source.files, "pictures"), source.limit)
     rgb = []
-    for picture in (_rgb(file) for file in files):
+    for picture in (folders.read_rgb(file) for file in files):
         size = _scaled(picture.shape[1], picture.shape[0], source.width)
         rgb.append(np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8))
     return _unlabelled(root.name, source.share, rgb)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from streamseg.training.styles import Layout
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -25,11 +27,9 @@ class DataSet(Model):
     """Whether `distill`'s engines are asked about its pictures."""
 
 
-class Labelled(DataSet):
-    """Of pictures whose labels may have other classes than the recipe's."""
+class Mapped(DataSet):
+    """Of pictures that somebody labelled, perhaps with other classes than the recipe's."""
 
-    classes: tuple[str, ...] = ()
-    """The names of label values 0, 1, ...; the recipe's own when left out."""
     map: dict[str, str | None] = Field(default_factory=dict)
     """Their class -> the recipe's, or null for what is to be ignored. What is not named keeps its name, if it has it
     in the recipe too; otherwise it becomes `others`."""
@@ -37,12 +37,44 @@ class Labelled(DataSet):
     """The recipe's class for what `map` does not name; ignored when left out."""
 
 
+class Labelled(Mapped):
+    """Of pictures with a label for every pixel."""
+
+    classes: tuple[str, ...] = ()
+    """The names of label values 0, 1, ...; the recipe's own when left out."""
+
+
 class Folders(Labelled):
-    """Labelled pictures on disk: `root/<split>/*.jpg` beside `root/<split>annot/*.png` (u8 class ids)."""
+    """Labelled pictures on disk: `root/<split>/*.jpg` beside `root/<split>annot/*.png` (u8 class ids), or laid out as
+    another data set is (`class_map`), or as `images`, `labels`, `suffix` and `names` say (see `styles.Layout`)."""
 
     kind: Literal["folders"]
     root: Path
     splits: Annotated[tuple[str, ...], Field(min_length=1)]
+    class_map: str | None = None
+    """What label values mean, in place of `classes`: a style (cityscapes, camvid, coco-stuff, voc) or a file, see
+    `classmap.py`."""
+    images: str | None = None
+    labels: str | None = None
+    suffix: tuple[str, str] = ("", "")
+    names: str | None = None
+
+    @model_validator(mode="after")
+    def _said_once(self) -> Folders:
+        if self.class_map and self.classes:
+            raise ValueError("class_map and classes both say what label values mean; leave one out")
+        if (self.images is None) != (self.labels is None):
+            raise ValueError("images and labels belong together; leave none of them out, or both")
+        if self.images is None and (self.names or any(self.suffix)):
+            raise ValueError("suffix and names need images and labels beside them")
+        return self
+
+    @property
+    def layout(self) -> Layout | None:
+        """Where the recipe says that everything lies; None where the style knows."""
+        if self.images is None or self.labels is None:
+            return None
+        return Layout(self.images, self.labels, self.suffix, self.names)
 
 
 class Synthetic(Labelled):
@@ -55,6 +87,33 @@ class Synthetic(Labelled):
     height: Count = 272
     seed: int = 1000
     """The first street's seed; a test should look at streets below it."""
+
+
+class Refine(Model):
+    """When labels made from boxes are made anew from what the network says: `rounds` times, the first time when the
+    share `after` of the training is done, the others evenly over the rest."""
+
+    after: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    rounds: Count = 1
+
+    def at(self, i: int) -> float:
+        """The share of the training after which round `i` comes."""
+        return self.after + (1 - self.after) * i / self.rounds
+
+
+class Boxes(Mapped):
+    """Pictures with bounding boxes only, in a COCO JSON; `map` and `others` are of its categories. Pixels outside all
+    boxes are `others`, or else ignored. See `boxes.py` for what becomes of the boxes."""
+
+    kind: Literal["boxes"]
+    root: Path
+    """The folder that the JSON's `file_name`s are in."""
+    annotations: Path
+    """The JSON, in `root` or from there."""
+    width: Side = 960
+    """Wider pictures are scaled down to this."""
+    refine: Refine | None = Refine()
+    """Null for never."""
 
 
 class Clips(DataSet):
@@ -83,5 +142,5 @@ class Stills(DataSet):
     width: Side = 480
 
 
-AnyDataSet = Annotated[Folders | Synthetic | Clips | Stills, Field(discriminator="kind")]
-TAGS = ("folders", "synthetic", "clips", "pictures")
+AnyDataSet = Annotated[Folders | Synthetic | Clips | Stills | Boxes, Field(discriminator="kind")]
+TAGS = ("folders", "synthetic", "clips", "pictures", "boxes")

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from streamseg.evaluation.accuracy import Confusion
@@ -25,6 +27,7 @@ from streamseg.training.export import export_network
 from streamseg.training.losses import distillation_loss, segmentation_loss, soft_weights
 from streamseg.training.recipe import Recipe, read_recipe
 from streamseg.training.teacher import taught
+from streamseg.training.weak import weak_sets
 from streamseg.types import U8
 
 CHECKPOINT_SECONDS = 120
@@ -139,6 +142,8 @@ class Run:
         saved = reported = time.monotonic()
         while self.share_done < 1:
             self.frozen.at(self.place.epoch)
+            for rgb, labels in weak_sets(self.sets, self.share_done):
+                labels.refine(rgb, self._chances)
             threads = self.recipe.loader_threads
             for batch in batches(self.sets, self.recipe, self.place.epoch, self.place.step, threads):
                 self._learn(batch, show)
@@ -229,11 +234,25 @@ class Run:
             return
         self.confusion = Confusion(len(self.recipe.classes))
         for rgb, labels in zip(self.pictures.rgb, self.pictures.labels, strict=True):
-            with torch.autocast(self.device.type, torch.bfloat16):
-                logits = self.average(self._normalised(self._given(rgb[None])))
-            full = nn.functional.interpolate(logits.float(), size=labels.shape, mode="bilinear")
-            self.confusion.add(full.argmax(1)[0].to(torch.uint8).cpu().numpy(), labels)
+            self.confusion.add(self._seen(rgb).argmax(0).to(torch.uint8).cpu().numpy(), labels)
         show.accuracy(self.place.epoch, self.confusion, self.recipe.names)
+
+    @torch.inference_mode()
+    def _chances(self, rgb: U8) -> NDArray[np.float32]:
+        """The averaged weights' class probabilities f32 [K, H, W] of a picture u8 [H, W, 3]."""
+        return np.asarray(self._seen(rgb).softmax(0).cpu().numpy(), np.float32)
+
+    def _seen(self, rgb: U8) -> Tensor:
+        """The averaged weights' logits f32 [K, H, W] of a picture u8 [H, W, 3]; one with sides that are no multiples of
+        the network's stride is stretched to the next ones first."""
+        image = self._normalised(self._given(rgb[None]))
+        stride: int = self.average.stride
+        fit = [math.ceil(side / stride) * stride for side in rgb.shape[:2]]
+        if fit != list(rgb.shape[:2]):
+            image = nn.functional.interpolate(image, size=fit, mode="bilinear")
+        with torch.autocast(self.device.type, torch.bfloat16):
+            logits = self.average(image)
+        return nn.functional.interpolate(logits.float(), size=rgb.shape[:2], mode="bilinear")[0]
 
     def save(self) -> None:
         curves.draw(self.out)

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from streamseg.errors import ConfigError
-from streamseg.training.kinds import TAGS, AnyDataSet, Count, DataSet, Folders, Labelled, Model, Positive, Side
+from streamseg.training.kinds import TAGS, AnyDataSet, Count, DataSet, Folders, Mapped, Model, Positive, Side
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 Channel = Annotated[int, Field(ge=0, le=255)]
@@ -135,6 +135,8 @@ class Recipe(Model):
         for number, one in enumerate(self.datasets):
             if fault := _fault(one, names, taught=self.distill is not None):
                 raise ValueError(f"datasets[{number}]{fault}")
+        if self.report and (fault := _fault(self.report, names, taught=True)):
+            raise ValueError(f"report{fault}")
         if self.distill and not any(one.teacher for one in self.datasets):
             raise ValueError("distill: no data set asks for the teacher; say `teacher: true` on those that should")
         if self.distill and (unknown := [name for name in self.distill.classes if name not in names]):
@@ -150,7 +152,7 @@ def _fault(one: DataSet, names: list[str], *, taught: bool) -> str:
     """What does not fit between a data set and the rest of the recipe, or ""."""
     if one.teacher and not taught:
         return ".teacher: the recipe has no `distill` that says who it is"
-    if isinstance(one, Labelled):
+    if isinstance(one, Mapped):
         ours = [*one.map.values(), one.others]
         unknown = [name for name in ours if name is not None and name not in names]
         return f".map: {unknown[0]!r} is no class of the recipe ({', '.join(names)})" if unknown else ""

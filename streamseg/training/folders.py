@@ -1,0 +1,136 @@
+"""Labelled folders: which label belongs to which picture, and what its pixels say. Runs in the training thread."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from streamseg.errors import ConfigError
+from streamseg.training.classmap import ClassMap
+from streamseg.training.styles import Layout, Value
+from streamseg.types import U8
+
+log = logging.getLogger("streamseg")
+PICTURES = (".jpg", ".jpeg", ".png")
+
+
+def pairs(root: Path, split: str, layouts: Sequence[Layout]) -> list[tuple[Path, Path]]:
+    """(picture, its labels) of a split, by name, in the first of `layouts` that is there. Raises ConfigError."""
+    looked: list[Path] = []
+    for layout in layouts:
+        top, pattern = _pattern(layout.images.replace("{split}", split))
+        labels = root / layout.labels.replace("{split}", split)
+        looked.append(root / top)
+        if len(layouts) > 1 and not labels.is_dir():
+            continue
+        pictures = sorted(p for p in (root / top).glob(pattern) if p.suffix.lower() in PICTURES and p.is_file())
+        pictures = [p for p in pictures if labels not in p.parents or labels == root / top]
+        ours = [p for p in pictures if p.stem.endswith(layout.suffix[0])]
+        if layout.names:
+            ours = _listed(ours, root / layout.names.replace("{split}", split), layout.suffix[0])
+        if ours:
+            return [(p, labels / p.relative_to(root / top).parent / _label(p.stem, layout.suffix)) for p in ours]
+    where = " or ".join(str(path) for path in looked)
+    raise ConfigError(f"no labelled pictures in {where}; say where they are with --data or `root` in the recipe")
+
+
+def read(picture: Path, truth: Path, classes: ClassMap | None, unknown: Counter[Value]) -> tuple[U8, U8]:
+    """(rgb u8 [H, W, 3], labels u8 [H, W]); without a map the labels stay as they are. Values that the map does not
+    know are added to `unknown`. Raises ConfigError naming the file."""
+    rgb = read_rgb(picture)
+    values = _values(truth, indices=classes is None or classes.wants_indices)
+    if values.shape[:2] != rgb.shape[:2] or (classes is None and values.ndim != 2):
+        raise ConfigError(f"{truth} must hold one class id a pixel, {rgb.shape[1]}x{rgb.shape[0]} as its picture")
+    if classes is None:
+        return rgb, np.minimum(values, 255).astype(np.uint8)
+    try:
+        labels, strange = classes.apply(values)
+    except ConfigError as error:
+        raise ConfigError(f"{truth} {error}") from None
+    unknown.update(strange)
+    return rgb, labels
+
+
+def read_rgb(picture: Path) -> U8:
+    """u8 [H, W, 3]. Raises ConfigError."""
+    bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ConfigError(f"{picture} is missing or no picture")
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def report(name: str, unknown: Counter[Value], classes: ClassMap | None, pixels: int) -> None:
+    """Says once for a data set which values its class map left out."""
+    if unknown and classes:
+        worst = ", ".join(f"{value} ({count} pixels)" for value, count in unknown.most_common(8))
+        share = unknown.total() / max(1, pixels)
+        log.warning(
+            "%s: %.2g %% of the pixels are ignored, as the class map %s does not name their values: %s%s",
+            name, 100 * share, classes.name, worst, ", ..." if len(unknown) > 8 else "",
+        )  # fmt: skip
+
+
+def _pattern(images: str) -> tuple[Path, str]:
+    """ "a/b" -> (a/b, all files in it and below); "a/*/c_*.png" -> (a, "*/c_*.png")."""
+    parts = Path(images).parts
+    first = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), None)
+    return (Path(images), "**/*") if first is None else (Path(*parts[:first]), "/".join(parts[first:]))
+
+
+def _label(stem: str, suffix: tuple[str, str]) -> str:
+    return f"{stem.removesuffix(suffix[0])}{suffix[1].removesuffix('.png')}.png"
+
+
+def _listed(pictures: Sequence[Path], names: Path, suffix: str) -> list[Path]:
+    """Those that a text file lists, by file name without ending; all where there is no such file."""
+    if not names.is_file():
+        return list(pictures)
+    lines = (line.split() for line in names.read_text(encoding="utf-8").splitlines())
+    wanted = {Path(words[0]).name for words in lines if words}
+    return [p for p in pictures if {p.name, p.stem, p.stem.removesuffix(suffix)} & wanted]
+
+
+def _values(path: Path, *, indices: bool) -> NDArray[Any]:
+    """[H, W] of u8 or u16, or colours u8 [H, W, 3] (red, green, blue)."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise ConfigError(f"{path} is missing or no picture") from None
+    if indices and (plain := _unpainted(data)):
+        data = plain
+        scale = {1: 255, 2: 85, 4: 17, 8: 1}[data[24]]  # cv2 stretches narrow greys to the whole range
+    else:
+        scale = 1
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if values is None:
+        raise ConfigError(f"{path} is missing or no picture")
+    if values.ndim == 2:
+        return np.asarray(values // scale)
+    return np.asarray(cv2.cvtColor(values[..., :3], cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _unpainted(png: bytes) -> bytes | None:
+    """A palette PNG as a grey one of the same indices; None for anything else.
+
+    cv2 knows only the palette's colours, of which two indices may share one. In the file both kinds of picture look the
+    same but for the colour type in the header (ISO/IEC 15948, 11.2.2) and the palette.
+    """
+    if png[:8] != b"\x89PNG\r\n\x1a\n" or png[12:16] != b"IHDR" or png[25] != 3:
+        return None
+    header = b"IHDR" + png[16:25] + b"\x00" + png[26:29]
+    out, place = [png[:12], header, struct.pack(">I", zlib.crc32(header))], 33
+    while place + 8 <= len(png):
+        end = place + 12 + int.from_bytes(png[place : place + 4], "big")
+        if png[place + 4 : place + 8] not in (b"PLTE", b"tRNS"):
+            out.append(png[place:end])
+        place = end
+    return b"".join(out)
