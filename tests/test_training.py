@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-import yaml
+from shapes import CLASSES, drawn, labelled, write
 
 from streamseg.engine.bundle import Bundle
 from streamseg.errors import ConfigError
@@ -27,55 +27,12 @@ from streamseg.training.data import Pictures, batches, class_frequency
 from streamseg.training.losses import segmentation_loss, soft_jaccard, soft_weights
 from streamseg.training.recipe import Augment, Losses, Recipe
 
-CLASSES = ("ground", "box", "disc")
 REPOSITORY = Path(__file__).parents[1]
-
-
-def drawn(seed: int, width: int = 96, height: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """A grey ground with a red box and a green disc, and a corner that nobody labelled (7)."""
-    rng = np.random.default_rng(seed)
-    rgb = np.full((height, width, 3), 110, np.uint8)
-    labels = np.zeros((height, width), np.uint8)
-    x, y = int(rng.integers(0, width // 2)), int(rng.integers(0, height // 2))
-    for target, red, green in ((rgb, (200, 40, 40), (40, 190, 60)), (labels, 1, 2)):
-        cv2.rectangle(target, (x, y), (x + 30, y + 20), red, -1)
-        cv2.circle(target, (width - 1 - x, height - 1 - y), 14, green, -1)
-    labels[:4, :4] = 7
-    return np.clip(rgb + rng.normal(0, 6, rgb.shape), 0, 255).astype(np.uint8), labels
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("shapes")
-    for split, count in (("train", 8), ("test", 3)):
-        (root / split).mkdir()
-        (root / f"{split}annot").mkdir()
-        for i in range(count):
-            rgb, labels = drawn(i + 100 * (split == "test"))
-            cv2.imwrite(str(root / split / f"{i:02}.png"), rgb[..., ::-1])
-            cv2.imwrite(str(root / f"{split}annot" / f"{i:02}.png"), labels)
-    return root
-
-
-def write(path: Path, root: Path, **changes: Any) -> Path:
-    recipe = {
-        "name": "tiny",
-        "licence": "none",
-        "data": "drawn by the test",
-        "width": 96,
-        "height": 64,
-        "classes": [{"name": name, "colour": [50 * i, 0, 0]} for i, name in enumerate(CLASSES)],
-        "datasets": [{"kind": "folders", "root": str(root), "splits": ["train"]}],
-        "report": {"kind": "folders", "root": str(root), "splits": ["test"]},
-        "crop": [96, 64],
-        "batch": 4,
-        "epochs": 2,
-        "warmup_epochs": 0,
-        "ema": 0.5,
-        "augment": {"scale": [0.9, 1.2]},
-    } | changes
-    path.write_text(yaml.safe_dump(recipe))
-    return path
+    return labelled(tmp_path_factory.mktemp("shapes"))
 
 
 def losses(out: Path) -> list[float]:
