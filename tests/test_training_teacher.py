@@ -199,6 +199,21 @@ def test_hard_labels_and_a_teacher_mix_in_one_batch_and_objects_are_pasted_by_wh
     np.testing.assert_allclose(class_frequency([taught_by], 2), [1 - 36 / 768, 36 / 768])
 
 
+@pytest.mark.parametrize("across", [False, True])
+def test_objects_are_pasted_from_one_data_set_to_another_where_the_recipe_says_so(across: bool) -> None:
+    half = np.zeros((64, 96), np.uint8)
+    half[:, :48] = 1
+    empty = Pictures("empty", 0.5, [np.full((64, 96, 3), 90, np.uint8)], [half * 0])
+    things = Pictures("things", 0.5, [np.where(half[..., None], np.uint8(9), np.uint8(200)).repeat(3, 2)], [half])
+    how = STILL.model_copy(update={"paste": 1.0, "paste_classes": ("thing",), "paste_across": across})
+    settings: dict[str, Any] = {"name": "x", "licence": "", "data": "", "batch": 4, "crop": (96, 64)}
+    data = {"kind": "synthetic", "pictures": 1}
+    recipe = Recipe(**settings, classes=classes("ground", "thing"), datasets=[data], augment=how, epoch_pictures=40)
+    seen = [set(np.unique(rgb)) for batch in batches([empty, things], recipe, 0, 0) for rgb in batch.rgb]
+    assert ({9, 90} in seen) is across
+    assert {9, 200} in seen
+
+
 def test_frames_of_clips_are_taken_at_the_interval_and_thinned_evenly(clip: Clips) -> None:
     file = clip("h264", frames=50, width=320, height=96)
     every = load(

@@ -14,6 +14,7 @@ from streamseg.config import validated
 from streamseg.engine import program
 from streamseg.engine.bundle import Bundle, ClassEntry, InputEntry, Manifest, write
 from streamseg.evaluation import evaluate
+from streamseg.evaluation.scoring import rounded
 from streamseg.training import weights
 from streamseg.training.kinds import Folders
 from streamseg.training.loop import Trained
@@ -45,6 +46,8 @@ def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: P
         shutil.copyfile(trained.curves, folder / "curve.png")
     if recipe.report is None:
         return bundle
+    if recipe.report.maps:  # `streamseg eval` compares an engine with labels of its own classes only
+        return write(folder, manifest.model_copy(update={"accuracy": _seen(trained, recipe.report)}), bundle.program)
     accuracy = _measured(folder, recipe.report, data_root, base)
     return write(folder, manifest.model_copy(update={"accuracy": accuracy}), bundle.program)
 
@@ -68,6 +71,18 @@ def multiply_accumulates(model: nn.Module, width: int, height: int) -> int:
 def _deployed(model: nn.Module) -> list[nn.Parameter]:
     """The weights that inference needs: auxiliary heads are for training only."""
     return [p for name, p in model.named_parameters() if not name.startswith("aux")]
+
+
+def _seen(trained: Trained, report: Folders) -> dict[str, Any]:
+    """What the training's own last look at mapped labels gave."""
+    assert trained.report is not None
+    iou = {c.name: rounded(v) for c, v in zip(trained.recipe.classes, trained.report.iou(), strict=True)}
+    return {
+        "data": f"{report.root.name} {'+'.join(report.splits)}, its classes mapped",
+        "miou": rounded(trained.report.miou_present()),
+        "pixel_accuracy": rounded(trained.report.pixel_accuracy()),
+        "iou": iou,
+    }
 
 
 def _measured(folder: Path, report: Folders, data_root: Path | None, base: Path) -> dict[str, Any]:

@@ -96,10 +96,19 @@ def _rounds(size: int, needed: int, rng: np.random.Generator) -> Iterator[int]:
 def _one(sets: Sequence[Pictures], recipe: Recipe, epoch: int, place: int, which: tuple[int, int]) -> Sample:
     chosen, picture = sets[which[0]], which[1]
     rng = np.random.default_rng((recipe.seed, epoch, place))
-    sample = augment(chosen.sample(picture), recipe.crop, recipe.augment, rng)
+    sample = _drawn(sets, chosen, picture, recipe, rng)
     if rng.random() < recipe.augment.paste:
-        second = chosen.sample(int(rng.integers(len(chosen))))
-        sample = _with_objects(sample, augment(second, recipe.crop, recipe.augment, rng), _pasted(recipe))
+        if recipe.augment.paste_across:
+            shares = np.array([one.share for one in sets])
+            chosen = sets[int(rng.choice(len(sets), p=shares / shares.sum()))]
+        second = _drawn(sets, chosen, int(rng.integers(len(chosen))), recipe, rng)
+        sample = _with_objects(sample, second, _pasted(recipe))
+    return sample
+
+
+def _drawn(sets: Sequence[Pictures], of: Pictures, index: int, recipe: Recipe, rng: np.random.Generator) -> Sample:
+    """A crop of one picture; where any set has a teacher, one without it has its silence."""
+    sample = augment(of.sample(index), recipe.crop, recipe.augment, rng)
     if sample.soft is None and any(one.soft for one in sets):
         quarter = (recipe.crop[1] // 4, recipe.crop[0] // 4, len(recipe.classes))
         return Sample(sample.rgb, sample.labels, np.zeros(quarter, np.uint8))

@@ -70,6 +70,11 @@ class Folders(Labelled):
         return self
 
     @property
+    def maps(self) -> bool:
+        """Whether the label values are not simply the recipe's class ids."""
+        return bool(self.class_map or self.classes or self.map or self.others)
+
+    @property
     def layout(self) -> Layout | None:
         """Where the recipe says that everything lies; None where the style knows."""
         if self.images is None or self.labels is None:

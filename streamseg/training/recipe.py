@@ -37,6 +37,8 @@ class Augment(Model):
     paste: Chance = 0.0
     """Objects of `paste_classes` are copied from a second picture, as augmented (ClassMix, Olsson et al. 2021)."""
     paste_classes: tuple[str, ...] = ()
+    paste_across: bool = False
+    """The second picture is of any data set, not of the same: objects are seen in places where they never were."""
 
 
 class Losses(Model):
