@@ -101,6 +101,7 @@ def test_a_frozen_run_goes_on_where_it_stopped(trained: tuple[Path, Trained], fo
         ({"freeze": True}, "freeze: needs `init`"),
         ({"freeze": 0.5, "init": "x"}, "freeze"),
         ({"init": "nobody"}, "no engine named 'nobody'"),
+        ({"init": "run/checkpoint.pt"}, r"init: there is no .*run/checkpoint\.pt"),
     ],
 )
 def test_a_faulty_start_is_refused_by_naming_the_field(

@@ -68,6 +68,8 @@ def train(
     if epochs:
         recipe = recipe.model_copy(update={"epochs": epochs})
     base = recipe_path.resolve().parent
+    if recipe.init:
+        weights.found(recipe.init, base)  # a wrong name shows before minutes of reading and teaching
     sets, report = _loaded(recipe, data_root, base)
     out.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)  # the loader's threads are enough; cv2's own would fight with torch's

@@ -36,7 +36,7 @@ def initialise(model: nn.Module, architecture: str, classes: Sequence[str], init
     `init` is a file (another run's checkpoint.pt, a weights.pt), a bundle's folder, both relative to `base`, or an
     engine's name. Raises ConfigError when it cannot be read or nothing fits.
     """
-    path = _found(init, base)
+    path = found(init, base)
     theirs, theirs_classes = _read(path)
     ours = model.state_dict()
     foreign = theirs_classes is not None and theirs_classes != list(classes)
@@ -48,10 +48,13 @@ def initialise(model: nn.Module, architecture: str, classes: Sequence[str], init
     return [name for name in ours if name not in fitting]
 
 
-def _found(init: str, base: Path) -> Path:
+def found(init: str, base: Path) -> Path:
+    """The file that `init` means. Raises ConfigError."""
     path = base / Path(init).expanduser()
     if path.is_file():
         return path
+    if path.suffix == ".pt":
+        raise ConfigError(f"init: there is no {path}")
     folder = path if path.is_dir() else find(init).path
     if not (folder / FILE).is_file():
         raise ConfigError(f"init: {folder} has no {FILE}; give another engine, or a run's checkpoint.pt")
