@@ -68,7 +68,8 @@ class Distill(Model):
     confident: Chance = 0.0
     """Pixels of which the teacher is less sure than this do not count."""
     size: tuple[Side, Side] | None = None
-    """(width, height) that the teachers analyse at; what they fit to the picture when left out."""
+    """(width, height) that the teachers analyse at; what they fit to the picture when left out. One of a fixed size
+    keeps it."""
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
     """Multiples of that size, averaged."""
     flip: bool = False

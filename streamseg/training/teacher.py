@@ -75,8 +75,6 @@ class Teacher:
 
     def __init__(self, bundle: Bundle, how: Distill, classes: Sequence[str]) -> None:
         self.bundle, self._how = bundle, how
-        if bundle.manifest.input.fixed and (how.size or how.scales != (1.0,)):
-            raise ConfigError(f"distill: {bundle.manifest.name} takes one size only; leave `size` and `scales` out")
         self._merge = merging(how, [c.name for c in bundle.classes], classes, bundle.manifest.name)
         entry = bundle.manifest.input
         spec = ProgramSpec(mean=entry.mean, std=entry.std, mode="off")
@@ -96,11 +94,11 @@ class Teacher:
         return np.asarray(sum(self._seen(rgb, *view, size) for view in views) / len(views), np.float32)
 
     def _sizes(self, rgb: U8) -> list[tuple[int, int]]:
-        width, height = self._how.size or self.bundle.fit(rgb.shape[1], rgb.shape[0])
-        of = self.bundle.manifest.input.multiple
-        if self._how.size is None and self._how.scales == (1.0,):
-            return [(width, height)]
-        return [(_multiple(width * s, of), _multiple(height * s, of)) for s in self._how.scales]
+        entry, how = self.bundle.manifest.input, self._how
+        if entry.fixed:
+            return [(entry.width, entry.height)]
+        width, height = how.size or self.bundle.fit(rgb.shape[1], rgb.shape[0])
+        return [(_multiple(width * s, entry.multiple), _multiple(height * s, entry.multiple)) for s in how.scales]
 
     def _seen(self, rgb: U8, view: tuple[int, int], mirrored: bool, size: tuple[int, int]) -> F32:
         scaled = cv2.resize(rgb, view, interpolation=_interpolation(rgb.shape[1], view[0]))
