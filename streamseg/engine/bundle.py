@@ -28,6 +28,8 @@ class ClassEntry(_Model):
     colour: tuple[Channel, Channel, Channel]
     draw: bool = True
     """Whether the overlay colours it (a background class is better left as it is)."""
+    moves: bool = False
+    """Whether it is of things that move (people, vehicles): where the picture changes, smoothing favours these."""
 
 
 class InputEntry(_Model):
@@ -75,6 +77,7 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self.classes = tuple(ClassInfo(i, c.name, c.colour) for i, c in enumerate(manifest.classes))
+        self.moving = tuple(i for i, c in enumerate(manifest.classes) if c.moves)
         self.undrawn = frozenset(i for i, c in enumerate(manifest.classes) if not c.draw)
 
     def __repr__(self) -> str:

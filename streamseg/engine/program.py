@@ -32,6 +32,8 @@ class ProgramSpec:
     std: tuple[float, float, float]
     mode: SmoothingMode = "adaptive"
     strength: float = smoothing.DEFAULT_STRENGTH["adaptive"]
+    moves: tuple[int, ...] = ()
+    """Ids of the classes of things that move."""
 
     @property
     def smooths(self) -> bool:
@@ -54,7 +56,7 @@ def build(network: onnx.ModelProto, spec: ProgramSpec) -> onnx.ModelProto:
         if spec.mode == "average":
             channels = classes + smoothing.average(g, spec.strength)
         else:
-            channels = classes + smoothing.adaptive(g, spec.strength, classes, _stride(network))
+            channels = classes + smoothing.adaptive(g, spec.strength, classes, _stride(network), spec.moves)
         inputs.append(_value("state", TensorProto.FLOAT, ["N", channels, "h", "w"]))
         inputs.append(_value("elapsed_s", TensorProto.FLOAT, ["N"]))
         outputs.append(_value("state_next", TensorProto.FLOAT, ["N", channels, "h", "w"]))

@@ -8,6 +8,7 @@ so that a stream behaves alike at 5 and at 25 frames a second.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,22 @@ from onnx import helper, numpy_helper
 STILL_SECONDS = 4.0
 """Time constant at strength 1 where the picture is still; strength s means s * 4 s."""
 CHANGE_LOW, CHANGE_HIGH = 1.0, 4.0
-"""Local change of luma (8-bit steps, over the picture's own mean change) from which it counts, and counts fully."""
-DOUBT_LOW, DOUBT_HIGH = 0.5, 0.8
+"""Change of luma around a cell (8-bit steps, over the picture's own noise) from which it counts, and counts fully."""
+CELL_LOW, CELL_HIGH = 1.5, 6.0
+"""Change of the cell's own luma likewise: both must have changed, or what borders on motion would count as moved."""
+DOUBT_LOW, DOUBT_HIGH = 0.7, 0.95
 """Distance between the new and the held probabilities (total variation, 0..1) likewise: for what changes no luma."""
-MARGIN = 0.25
-"""A class takes a pixel over when its score exceeds that of the class that holds the pixel by more than this."""
+MARGIN_NEW, MARGIN, SETTLED_SECONDS = 0.2, 0.55, 1.0
+"""A class takes a pixel over when its score exceeds that of the class that holds the pixel by more than this: at once
+after a change, and from SETTLED_SECONDS of stillness on."""
+PRIOR = 0.45
+"""Added to the score of the classes that move (`moves` in engine.yaml) where the picture is not its background."""
+PAN_LOW, PAN_HIGH = 0.35, 0.6
+"""Share of the picture that is not its background from which the camera is taken for moving: no margin and no prior."""
+MATCH, RETURN_SECONDS, LEARN_SECONDS = 0.3, 1.0, 2.0
+"""The background shows again where the change from it is below MATCH and nothing else has been still for
+RETURN_SECONDS; what has been still for LEARN_SECONDS is background."""
+OLDEST_SECONDS = 4.0
 # average:
 AVERAGE_SECONDS = 0.5
 """Time constant at strength 1; strength s means s * 0.5 s."""
@@ -67,38 +79,94 @@ def average(g: Graph, strength: float) -> int:
     return 0
 
 
-def adaptive(g: Graph, strength: float, classes: int, stride: int) -> int:
-    """Motion-adaptive average with hysteresis. Returns 1, the state's channels beyond K.
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """Names of the tensors that one memory is made of: `values` [N,K+3,h,w], and its parts: averaged probabilities
+    [N,K,h,w]; and [N,1,h,w] each: the label that holds the pixel, the luma, and for how many seconds it was still."""
 
-    The state holds the averaged probabilities, with 1 added to the class that holds the pixel, and the luma that they
-    were averaged over. Where luma differs from it (after taking out the exposure, and beyond the picture's own noise),
-    or where the network insists on something else, the average follows at once, luma reference and all.
+    values: str
+    probabilities: str
+    label: str
+    luma: str
+    still_s: str
+
+
+def adaptive(g: Graph, strength: float, classes: int, stride: int, moves: Sequence[int]) -> int:
+    """Motion-adaptive average with hysteresis and a background to return to. Returns the state's channels beyond K.
+
+    The state is two memories (`_Memory`): the present, and the background. Where luma differs from the present's (after
+    taking out the exposure, and beyond the picture's own noise), or where the network insists on something else, the
+    present follows at once, luma and all; elsewhere it averages, first as a plain mean (gain 1/n, or one noisy frame
+    would weigh for seconds). What was still for LEARN_SECONDS becomes the background, and where the background shows
+    again, its memory is taken up again: what was covered for a moment needs not be learned anew, and leaves no trail.
+    Where the background is covered, classes that move (ids in `moves`) are the likelier ones.
     """
     one, zero = g.constant("one", 1.0), g.constant("zero", 0.0)
     reset = _column(g, g.op("Less", "elapsed_s", zero))
-    sizes = g.constant("state_split", [classes, 1], np.int64)
-    g.nodes.append(helper.make_node("Split", ["state", sizes], ["program/marked", "program/luma_held"], axis=1))
-    winner = g.reduce("ReduceMax", "program/marked", 1)
-    held = g.op("Cast", g.op("GreaterOrEqual", "program/marked", winner), to=1)
-    before = g.op("Sub", "program/marked", held)
+    elapsed = _column(g, g.op("Max", "elapsed_s", g.constant("instant", 1e-3)))
+    halves = g.constant("state_split", [classes + 3, classes + 3], np.int64)
+    g.nodes.append(helper.make_node("Split", ["state", halves], ["program/present", "program/background"], axis=1))
+    present, background = (_memory(g, name, classes) for name in ("program/present", "program/background"))
 
     luma = _luma(g, stride)
-    expected = g.op("Mul", "program/luma_held", _exposure(g, luma))
-    moved = _moved(g, luma, expected)
-    apart = g.op("ReduceSum", g.op("Abs", g.op("Sub", "probabilities", before)), g.constant("axis1", [1], np.int64))
-    insists = _ramp(g, g.op("Mul", apart, g.constant("half", 0.5)), DOUBT_LOW, DOUBT_HIGH)
-    change = g.op("Where", reset, one, g.op("Max", moved, insists))
+    _, change, expected = _compared(g, present, luma)
+    covered, change_back, expected_back = _compared(g, background, luma)
 
-    slow = _gain(g, strength * STILL_SECONDS)
+    still = g.op("Mul", present.still_s, g.op("Sub", one, change))
+    returned = g.op("Less", change_back, g.constant("match", MATCH))
+    returned = g.op("And", returned, g.op("Less", still, g.constant("return", RETURN_SECONDS)))
+    returned = g.op("And", returned, g.op("Less", still, background.still_s))
+    before = _memory(g, g.op("Where", returned, background.values, present.values), classes)
+    expected = g.op("Where", returned, expected_back, expected)
+    change = g.op("Where", reset, one, g.op("Where", returned, change_back, change))
+
+    still = g.op("Mul", before.still_s, g.op("Sub", one, change))
+    young = g.op("Div", elapsed, g.op("Add", still, elapsed))
+    slow = g.op("Max", _gain(g, strength * STILL_SECONDS), young)
     gain = g.op("Add", slow, g.op("Mul", g.op("Sub", one, slow), change))
-    averaged = g.op("Add", before, g.op("Mul", gain, g.op("Sub", "probabilities", before)))
+    averaged = g.op("Add", before.probabilities, g.op("Mul", gain, g.op("Sub", "probabilities", before.probabilities)))
     followed = g.op("Add", expected, g.op("Mul", gain, g.op("Sub", luma, expected)))
-    margin = g.op("Where", reset, zero, g.constant("margin", MARGIN))
-    g.add("Add", [averaged, g.op("Mul", held, margin)], "scores")
-    best = g.reduce("ReduceMax", "scores", 1)
-    holds = g.op("Cast", g.op("GreaterOrEqual", "scores", best), to=1)
-    g.add("Concat", [g.op("Add", averaged, holds), followed], "state_next", axis=1)
-    return 1
+    aged = g.op("Min", g.op("Add", still, elapsed), g.constant("oldest", OLDEST_SECONDS))
+
+    calm = g.op("Sub", one, _ramp(g, g.reduce("ReduceMean", covered, 2, 3), PAN_LOW, PAN_HIGH))
+    numbers = g.constant("numbers", np.arange(classes).reshape(1, -1, 1, 1))
+    held = g.op("Cast", g.op("Equal", before.label, numbers), to=1)
+    settled = g.op("Min", g.op("Mul", aged, g.constant("per_settled", 1 / SETTLED_SECONDS)), one)
+    margin = g.op("Mul", settled, g.constant("margin_rise", MARGIN - MARGIN_NEW))
+    margin = g.op("Mul", g.op("Add", margin, g.constant("margin_new", MARGIN_NEW)), calm)
+    margin = g.op("Where", reset, zero, margin)
+    scores = g.op("Add", averaged, g.op("Mul", held, margin))
+    if moves:
+        prior = np.zeros((1, classes, 1, 1))
+        prior[:, list(moves)] = PRIOR
+        moving = g.op("Mul", g.op("Where", reset, zero, covered), calm)
+        scores = g.op("Add", scores, g.op("Mul", moving, g.constant("prior", prior)))
+    g.add("Identity", [scores], "scores")
+    winner = g.op("Cast", g.op("GreaterOrEqual", "scores", g.reduce("ReduceMax", "scores", 1)), to=1)
+    label = g.reduce("ReduceMax", g.op("Mul", winner, numbers), 1)
+
+    now = g.op("Concat", averaged, label, followed, aged, axis=1)
+    lasting = g.op("Min", background.still_s, g.constant("learn", LEARN_SECONDS))
+    learned = g.op("GreaterOrEqual", aged, g.op("Where", reset, zero, lasting))
+    g.add("Concat", [now, g.op("Where", learned, now, background.values)], "state_next", axis=1)
+    return classes + 6
+
+
+def _memory(g: Graph, values: str, classes: int) -> _Memory:
+    parts = [f"{values}_{part}" for part in ("probabilities", "label", "luma", "still_s")]
+    sizes = g.constant("memory_split", [classes, 1, 1, 1], np.int64)
+    g.nodes.append(helper.make_node("Split", [values, sizes], parts, axis=1))
+    return _Memory(values, *parts)
+
+
+def _compared(g: Graph, memory: _Memory, luma: str) -> tuple[str, str, str]:
+    """[N,1,h,w] each: how far luma differs from the memory (0..1); the same, or how far the network does; and the luma
+    that the memory lets expect."""
+    expected = g.op("Mul", memory.luma, _exposure(g, luma, memory.luma))
+    moved = _moved(g, luma, expected)
+    distance = g.op("Abs", g.op("Sub", "probabilities", memory.probabilities))
+    apart = g.op("Mul", g.op("ReduceSum", distance, g.constant("axis1", [1], np.int64)), g.constant("half", 0.5))
+    return moved, g.op("Max", moved, _ramp(g, apart, DOUBT_LOW, DOUBT_HIGH)), expected
 
 
 def _column(g: Graph, value: str) -> str:
@@ -143,21 +211,24 @@ def _luma(g: Graph, stride: int) -> str:
     return g.op("Unsqueeze", luma, g.constant("axis1", [1], np.int64))
 
 
-def _exposure(g: Graph, luma: str) -> str:
-    """[N,1,1,1]: how much brighter the whole picture is than the reference."""
-    now = g.reduce("ReduceMean", luma, 2, 3)
-    held = g.reduce("ReduceMean", "program/luma_held", 2, 3)
-    return g.op("Div", now, g.op("Max", held, g.constant("one", 1.0)))
+def _exposure(g: Graph, luma: str, held: str) -> str:
+    """[N,1,1,1]: how much brighter the whole picture is than the one that is held."""
+    before = g.op("Max", g.reduce("ReduceMean", held, 2, 3), g.constant("one", 1.0))
+    return g.op("Div", g.reduce("ReduceMean", luma, 2, 3), before)
 
 
 def _moved(g: Graph, luma: str, expected: str) -> str:
-    """[N,1,h,w] in 0..1: the change of luma over 3x3 cells against the threshold, which rises with the noise."""
+    """[N,1,h,w] in 0..1: the change of luma, in the cell and in 3x3 cells, against thresholds that rise with noise."""
     change = g.op("Abs", g.op("Sub", luma, expected))
     local = g.op("AveragePool", change, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-    # Clipped, so that what really moves does not count as noise.
-    clipped = g.op("Min", local, g.constant("noise_limit", 4 * CHANGE_LOW))
-    noise = g.reduce("ReduceMean", clipped, 2, 3)
-    return _ramp(g, g.op("Sub", local, noise), CHANGE_LOW, CHANGE_HIGH)
+    near = _ramp(g, _over_noise(g, local), CHANGE_LOW, CHANGE_HIGH)
+    return g.op("Min", near, _ramp(g, _over_noise(g, change), CELL_LOW, CELL_HIGH))
+
+
+def _over_noise(g: Graph, change: str) -> str:
+    """What exceeds the picture's mean change; clipped first, so that what really moves does not count as noise."""
+    clipped = g.op("Min", change, g.constant("noise_limit", 4 * CHANGE_LOW))
+    return g.op("Sub", change, g.reduce("ReduceMean", clipped, 2, 3))
 
 
 def _ramp(g: Graph, value: str, low: float, high: float) -> str:

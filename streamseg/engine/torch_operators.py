@@ -169,6 +169,7 @@ def batch_norm(x: Any, scale: Any, bias: Any, mean: Any, variance: Any, *, epsil
 
 OPERATORS: dict[str, Operator] = {
     "Abs": torch.abs,
+    "And": torch.logical_and,
     "GreaterOrEqual": torch.ge,
     "ReduceSum": reduce_("sum"),
     "Add": _either(np.add, torch.add),
