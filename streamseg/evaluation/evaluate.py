@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def run(
     if str(data).startswith("synthetic://"):
         measured = _street(engine, StreetSpec.from_url(str(data)))
     elif (data := Path(data)).is_dir():
-        measured = _pictures(engine, data, split)
+        measured = _pictures(engine, _labelled(data, split))
     elif data.is_file():
         measured = _clip(engine, data, save_labels, class_ids(engine.classes, foreground))
     else:
@@ -84,14 +84,15 @@ def accuracy(scored: Confusion, classes: Sequence[ClassInfo]) -> dict[str, Any]:
     }
 
 
-def _pictures(engine: Engine, folder: Path, split: str) -> dict[str, Any]:
+def of_pictures(config: Config, labelled: Iterable[tuple[U8, U8]]) -> dict[str, Any]:
+    """As `run`, of pictures in memory: (rgb u8 [H, W, 3], its label map u8 [H, W] of the engine's classes)."""
+    return _pictures(engine_of(config, threads=os.cpu_count() or 1), labelled)
+
+
+def _pictures(engine: Engine, labelled: Iterable[tuple[U8, U8]]) -> dict[str, Any]:
     confusion, count = Confusion(len(engine.classes)), 0
-    for index, (picture, truth) in enumerate(_labelled(folder, split)):
-        bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise ConfigError(f"{picture}: not a picture that can be read; is it damaged?")
-        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        labels = engine.run([_still_frame(index, np.asarray(rgb, np.uint8))])[0].labels
+    for index, (rgb, truth) in enumerate(labelled):
+        labels = engine.run([_still_frame(index, rgb)])[0].labels
         confusion.add(stretched(labels, truth.shape), truth)
         count += 1
     return {"pictures": count} | accuracy(confusion, engine.classes)
@@ -108,8 +109,8 @@ def _street(engine: Engine, spec: StreetSpec) -> dict[str, Any]:
     return {"pictures": count} | accuracy(confusion, engine.classes)
 
 
-def _labelled(folder: Path, split: str) -> Iterator[tuple[Path, U8]]:
-    """(picture, its label map u8 [H, W]) of SPLIT/NAME.jpg and SPLITannot/NAME.png, by name."""
+def _labelled(folder: Path, split: str) -> Iterator[tuple[U8, U8]]:
+    """(rgb u8 [H, W, 3], its label map u8 [H, W]) of SPLIT/NAME.jpg and SPLITannot/NAME.png, by name."""
     pictures = sorted(p for p in (folder / split).glob("*") if p.suffix.lower() in PICTURES)
     if not pictures:
         there = ", ".join(sorted(p.name for p in folder.iterdir() if p.is_dir())) or "nothing"
@@ -119,7 +120,10 @@ def _labelled(folder: Path, split: str) -> Iterator[tuple[Path, U8]]:
         truth = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
         if truth is None or truth.ndim != 2:
             raise ConfigError(f"{label}: missing, or not a one-channel picture of class ids")
-        yield picture, np.asarray(truth, np.uint8)
+        bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
+        if bgr is None:
+            raise ConfigError(f"{picture}: not a picture that can be read; is it damaged?")
+        yield np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), np.asarray(truth, np.uint8)
 
 
 def _clip(engine: Engine, path: Path, save_labels: Path | None, foreground: Sequence[int]) -> dict[str, Any]:

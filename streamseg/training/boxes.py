@@ -19,7 +19,7 @@ from streamseg.types import U8
 
 SMALL = 10  # pixels: a box with a shorter side shows GrabCut too few to tell two colours apart
 CORE = 0.8  # of the box's sides: an ellipse that is surely object, half of the box
-SHARES = (0.1, 0.95)  # an object that fills less or more of its box is none: GrabCut took a part, or everything
+SHARES = (0.55, 0.95)  # of a box: GrabCut that takes hardly more than the core, or nearly all, has found no edge
 RIM = 0.05  # of the shorter side: so near its edge an object is unsure
 ROUNDS = 3  # of GrabCut; 5 change nothing (measured on CamVid)
 KEPT = 0.25  # the network's answer must fill so much of a box to replace its labels

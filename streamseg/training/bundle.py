@@ -14,9 +14,9 @@ from streamseg.config import validated
 from streamseg.engine import program
 from streamseg.engine.bundle import Bundle, ClassEntry, InputEntry, Manifest, write
 from streamseg.evaluation import evaluate
-from streamseg.evaluation.scoring import rounded
 from streamseg.training import weights
-from streamseg.training.kinds import Folders
+from streamseg.training.data import Pictures
+from streamseg.training.datasets import load
 from streamseg.training.loop import Trained
 
 
@@ -46,9 +46,7 @@ def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: P
         shutil.copyfile(trained.curves, folder / "curve.png")
     if recipe.report is None:
         return bundle
-    if recipe.report.maps:  # `streamseg eval` compares an engine with labels of its own classes only
-        return write(folder, manifest.model_copy(update={"accuracy": _seen(trained, recipe.report)}), bundle.program)
-    accuracy = _measured(folder, recipe.report, data_root, base)
+    accuracy = _measured(folder, load(recipe.report, recipe.names, data_root, base), mapped=recipe.report.maps)
     return write(folder, manifest.model_copy(update={"accuracy": accuracy}), bundle.program)
 
 
@@ -73,27 +71,14 @@ def _deployed(model: nn.Module) -> list[nn.Parameter]:
     return [p for name, p in model.named_parameters() if not name.startswith("aux")]
 
 
-def _seen(trained: Trained, report: Folders) -> dict[str, Any]:
-    """What the training's own last look at mapped labels gave."""
-    assert trained.report is not None
-    iou = {c.name: rounded(v) for c, v in zip(trained.recipe.classes, trained.report.iou(), strict=True)}
-    return {
-        "data": f"{report.root.name} {'+'.join(report.splits)}, its classes mapped",
-        "miou": rounded(trained.report.miou_present()),
-        "pixel_accuracy": rounded(trained.report.pixel_accuracy()),
-        "iou": iou,
-    }
-
-
-def _measured(folder: Path, report: Folders, data_root: Path | None, base: Path) -> dict[str, Any]:
-    root = data_root or (base / report.root)
-    split = report.splits[0]
+def _measured(folder: Path, pictures: Pictures, *, mapped: bool) -> dict[str, Any]:
+    """What `streamseg eval` gives; of labels whose classes were mapped, some of ours may occur nowhere."""
     config = validated({"streams": [{"source": "synthetic://street"}], "engine": {"name": str(folder)}})
-    measured = evaluate.run(config, root, split)
+    measured = evaluate.of_pictures(config, zip(pictures.rgb, pictures.labels, strict=True))
     return {
-        "data": f"{root.name} {split}",
+        "data": pictures.name.replace("/", " ") + (", its classes mapped" if mapped else ""),
         "pictures": measured["pictures"],
-        "miou": measured["miou"],
+        "miou": measured["miou_present" if mapped else "miou"],
         "pixel_accuracy": measured["pixel_accuracy"],
         "iou": measured["iou"],
     }
