@@ -93,9 +93,9 @@ def test_camvids_colours_as_first_published_and_its_packed_ids_mean_the_same(tmp
 def test_coco_stuff_takes_the_pixel_for_the_id(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "train2017" / "000000000009.jpg")
     grey(tmp_path / "annotations" / "train2017" / "000000000009.png", [[0, 2, 148, 255], [0, 139, 5, 7]])
-    said = {"class_map": "coco-stuff", "map": {"bus": "car", "truck": None}, "others": "sky"}
+    said = {"class_map": "coco-stuff", "map": {"bus": "car", "truck": None, "person": "road"}, "others": "sky"}
     got = read(tmp_path, splits=("train2017",), **said)
-    np.testing.assert_array_equal(got.labels[0], [[2, 3, 0, 255], [2, 1, 3, 255]])
+    np.testing.assert_array_equal(got.labels[0], [[0, 3, 0, 255], [0, 1, 3, 255]])
 
 
 @pytest.mark.parametrize("bits", [4, 8])
