@@ -133,7 +133,9 @@ def test_a_class_of_boxes_cannot_appear_in_the_box_of_another() -> None:
     labels = np.zeros((40, 40), np.uint8)
     disc, bar = Box(0, 0, 20, 20, "disc"), Box(20, 20, 40, 40, "bar")
     mistaken = np.full((40, 40), 2)
+    mistaken[:20, :10] = 1
     new = refined_labels(labels, chances(mistaken, 0.8), [disc, bar], IDS, 0)
+    assert (new[:20, :10] == 1).all()
     assert (new[20:, 20:] == 2).all()
     assert not (new[:20, :20] == 2).any()
 
