@@ -89,3 +89,53 @@ def test_a_class_must_win_by_a_margin(tmp_path: Path) -> None:
     pictures = [np.full((HEIGHT, WIDTH, 3), between + (-1) ** i).round().astype(np.uint8) for i in range(6)]
     assert changes(run(quick, pictures, "off", fps=5)) == 1
     assert changes(run(quick, pictures, "adaptive", fps=5)) == 0
+
+
+def test_what_was_covered_for_a_moment_is_known_again_at_once(bundle: Bundle) -> None:
+    """In the noisy half-and-half strip a fresh answer is a coin's toss; what was there before it was covered is not."""
+
+    def covered(i: int) -> U8:
+        picture = scene(i, noise=8)
+        if 75 <= i < 85:
+            picture[32:64, WIDTH // 2 - 16 : WIDTH // 2 + 16] = tiny_engine.COLOURS["square"]
+        return picture
+
+    labels = run(bundle, [covered(i) for i in range(90)], "adaptive")
+    strip = np.s_[36:60, WIDTH // 2 - 12 : WIDTH // 2 + 12]
+    assert (labels[80][strip] == SQUARE).all()
+    assert (labels[86][strip] == labels[74][strip]).mean() > 0.97
+
+
+def test_where_the_picture_changes_a_class_that_moves_is_the_likelier_one(tmp_path: Path) -> None:
+    """A colour between black and square comes up on black: a tie by itself, which black would hold."""
+    between = (np.array(tiny_engine.COLOURS["black"], np.float64) + tiny_engine.COLOURS["square"]) / 2
+
+    def pictures() -> list[U8]:
+        found = []
+        for i in range(20):
+            picture = scene(i, noise=1).astype(np.float64)
+            if i == 19:
+                picture[32:64, 112:144] = between
+            found.append(picture.astype(np.uint8))
+        return found
+
+    share = []
+    for moves in ((), ("square",)):
+        engine = tiny_engine.write(tmp_path / "-".join(("moves", *moves)), smoothing="adaptive", moves=moves)
+        share.append((run(engine, pictures(), "adaptive")[-1][36:60, 116:140] == SQUARE).mean())
+    assert share[0] == 0
+    assert share[1] == 1
+
+
+def test_a_moving_camera_leaves_no_margin_and_no_trail(bundle: Bundle) -> None:
+    """A wall of bright and dark colours, each a little nearer to ground or to square: a margin would hold the first."""
+    ground, square = (np.array(tiny_engine.COLOURS[name], np.float64) for name in ("ground", "square"))
+    rng = np.random.default_rng(1)
+    shade = rng.choice([-30.0, 30.0], (6, 40, 1)) * np.array([0.4, 1, 0])  # changes luma, and nearness to neither
+    wall = (ground + square) / 2 + shade + rng.choice([-0.02, 0.02], (6, 40, 1)) * (square - ground)
+    wide = np.repeat(np.repeat(wall.round().astype(np.uint8), 16, 0), 16, 1)
+    pictures = [np.ascontiguousarray(wide[:, 8 * i : 8 * i + WIDTH]) for i in range(40)]
+    off, adaptive = (run(bundle, pictures, mode) for mode in ("off", "adaptive"))
+    assert (
+        np.mean([(raw == smooth).mean() for raw, smooth in zip(off[5:], adaptive[5:], strict=True)]) > 0.7
+    )  # 0.55 with a margin

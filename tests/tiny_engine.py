@@ -31,12 +31,19 @@ def network(inputs: str = "image") -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def write(folder: Path, name: str = "tiny", *, smoothing: str = "average", strength: float = 0.1) -> Bundle:
-    """A bundle of it; 160x96 pictures at 5:3."""
+def write(
+    folder: Path,
+    name: str = "tiny",
+    *,
+    smoothing: str = "average",
+    strength: float = 0.1,
+    moves: tuple[str, ...] = (),
+) -> Bundle:
+    """A bundle of it; 160x96 pictures at 5:3. `moves` names the classes that move."""
     plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     manifest = Manifest(
         name=name,
-        classes=tuple(ClassEntry(name=n, colour=c) for n, c in COLOURS.items()),
+        classes=tuple(ClassEntry(name=n, colour=c, moves=n in moves) for n, c in COLOURS.items()),
         input=InputEntry(width=160, height=96, **plain),
         smoothing=SmoothingEntry(mode=smoothing, strength=strength),
         licence="CC0-1.0",

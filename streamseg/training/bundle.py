@@ -32,14 +32,15 @@ def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: P
     manifest = Manifest(
         name=recipe.name,
         description=recipe.description,
-        classes=tuple(ClassEntry(name=c.name, colour=c.colour, draw=c.draw) for c in recipe.classes),
+        classes=tuple(ClassEntry(**c.model_dump()) for c in recipe.classes),
         input=entry,
         licence=recipe.licence,
         data=recipe.data,
         parameters=sum(p.numel() for p in _deployed(trained.model)),
         gmac=round(multiply_accumulates(trained.model, recipe.width, recipe.height) / 1e9, 3),
     )
-    spec = program.ProgramSpec(mean=recipe.mean, std=recipe.std)
+    moves = tuple(i for i, c in enumerate(recipe.classes) if c.moves)
+    spec = program.ProgramSpec(mean=recipe.mean, std=recipe.std, moves=moves)
     bundle = write(folder, manifest, program.build(onnx.load(trained.network), spec))
     weights.write(folder, recipe.architecture, recipe.names, trained.model)
     if trained.curves.exists():

@@ -20,6 +20,8 @@ class ClassRecipe(Model):
     colour: tuple[Channel, Channel, Channel]
     draw: bool = True
     """Whether the overlay colours it."""
+    moves: bool = False
+    """Whether it is of things that move; smoothing favours these where the picture changes."""
 
 
 class Augment(Model):
