@@ -17,7 +17,19 @@ def _edge(classes: int) -> nn.Module:
     return Edge(classes)
 
 
-ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"edge": _edge}
+def _street(classes: int) -> nn.Module:
+    from streamseg.models.street import Street
+
+    return Street(classes)
+
+
+def _espnetv2(classes: int) -> nn.Module:
+    from streamseg.models.espnetv2 import EspNetV2
+
+    return EspNetV2(classes)
+
+
+ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"edge": _edge, "street": _street, "espnetv2": _espnetv2}
 
 
 def build(name: str, classes: int) -> nn.Module:
