@@ -34,6 +34,16 @@ class OpenVinoProgram(CpuProgram):
         return list(self._request.infer(inputs, share_inputs=True, share_outputs=True).values())
 
 
+def output_shape(network: onnx.ModelProto) -> list[int]:
+    """The dimensions of its first output, 0 where one is not known even when those of its inputs are."""
+    try:
+        shape = openvino.Core().read_model(network.SerializeToString()).outputs[0].partial_shape
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1]
+        raise EngineError(f"OpenVINO cannot read the network: {first}") from error
+    return [dim.get_length() if dim.is_static else 0 for dim in shape] if shape.rank.is_static else []
+
+
 def _compile(model: onnx.ModelProto, options: CompileOptions, state_shape: tuple[int, int, int] | None) -> Any:
     core = openvino.Core()
     try:

@@ -41,7 +41,8 @@ class ProgramSpec:
 
 
 def build(network: onnx.ModelProto, spec: ProgramSpec) -> onnx.ModelProto:
-    """The whole program around `network`, any size and batch; `network` in opset 15 or newer."""
+    """The whole program around `network`, any size and batch (one size where its `image` states one); `network` in
+    opset 15 or newer."""
     classes = network.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     if not classes:
         raise EngineError("the network's output `logits` does not state its number of classes (dimension 1)")
@@ -56,14 +57,14 @@ def build(network: onnx.ModelProto, spec: ProgramSpec) -> onnx.ModelProto:
         if spec.mode == "average":
             channels = classes + smoothing.average(g, spec.strength)
         else:
-            channels = classes + smoothing.adaptive(g, spec.strength, classes, _stride(network), spec.moves)
+            channels = classes + smoothing.adaptive(g, spec.strength, classes, _strides(network), spec.moves)
         inputs.append(_value("state", TensorProto.FLOAT, ["N", channels, "h", "w"]))
         inputs.append(_value("elapsed_s", TensorProto.FLOAT, ["N"]))
         outputs.append(_value("state_next", TensorProto.FLOAT, ["N", channels, "h", "w"]))
     else:
         g.add("Identity", ["probabilities"], "scores")
     _labels(g)
-    seam = [_value("image", TensorProto.FLOAT, ["N", 3, "H", "W"])]
+    seam = [_value("image", TensorProto.FLOAT, ["N", 3, *(_only_size(network) or ("H", "W"))])]
     seam += [_value(n, TensorProto.FLOAT, ["N", classes, "h", "w"]) for n in ("logits", "scores")]
     graph = helper.make_graph(g.nodes, "streamseg", inputs, outputs, g.constants, value_info=seam)
     model = helper.make_model(graph, opset_imports=network.opset_import, ir_version=network.ir_version)
@@ -94,9 +95,17 @@ def state_shape(program: onnx.ModelProto, width: int, height: int) -> tuple[int,
     return None
 
 
-def _stride(network: onnx.ModelProto) -> int:
-    _, rows, _ = _logits_shape(network, 512, 512)
-    return 512 // rows
+def _only_size(network: onnx.ModelProto) -> tuple[int, int] | None:
+    """(H, W) of `image` where the network takes no other."""
+    _, _, height, width = (dim.dim_value for dim in network.graph.input[0].type.tensor_type.shape.dim)
+    return (height, width) if height and width else None
+
+
+def _strides(network: onnx.ModelProto) -> tuple[float, float]:
+    """Pixels of the picture to one of `logits`, down and across; not always whole (513 / 65)."""
+    height, width = _only_size(network) or (512, 512)
+    _, rows, columns = _logits_shape(network, width, height)
+    return height / rows, width / columns
 
 
 def _logits_shape(network: onnx.ModelProto, width: int, height: int) -> tuple[int, int, int]:
@@ -109,6 +118,10 @@ def _logits_shape(network: onnx.ModelProto, width: int, height: int) -> tuple[in
     fixed.graph.output[0].type.tensor_type.ClearField("shape")
     inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
     dims = [d.dim_value for d in inferred.graph.output[0].type.tensor_type.shape.dim]
+    if len(dims) != 4 or 0 in dims:  # shapes that are computed from others, as third parties' exporters leave them
+        from streamseg.engine.openvino_backend import output_shape
+
+        dims = output_shape(fixed)
     if len(dims) != 4 or 0 in dims:
         raise EngineError(f"the network's output size for {width}x{height} cannot be inferred (got {dims})")
     return dims[1], dims[2], dims[3]
