@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from streamseg import measuring
+from streamseg import engines_cli, measuring
 from streamseg.commandline import Json, Overrides, configured, is_config, table
 from streamseg.errors import ConfigError, StreamsegError
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-engine_app = typer.Typer(help="The engines there are: list them, read a model card.", no_args_is_help=True)
+engine_app = typer.Typer(help="The engines there are: list them, read a card, bring one in.", no_args_is_help=True)
 app.add_typer(engine_app, name="engine")
 app.add_typer(measuring.bench_app, name="bench")
 
@@ -237,6 +237,7 @@ def engine_info(
     return print(card.read_text() if card.is_file() else (bundle.path / "engine.yaml").read_text())
 
 
+engine_app.command("import")(engines_cli.import_engine)
 app.command("eval")(measuring.evaluate)
 
 

@@ -32,7 +32,8 @@ LAYERS: tuple[set[str], ...] = (
     },
     {"pipeline"},
     {"service", "probe", "bench", "training", "evaluation", "viewer"},
-    {"cli", "commandline", "measuring", "__main__"},
+    {"importing"},
+    {"cli", "engines_cli", "commandline", "measuring", "__main__"},
 )
 """From the bottom up. A module imports from its own layer (without going round in circles) or from below."""
 
@@ -42,7 +43,7 @@ PARTS = re.compile(r"^street(\.\w+)?$")
 ONLY_IN = {
     "av": r"(ingest|bench)(\.|$)",
     "zmq": r"(publish|subscribe|subscriber|security|bench)(\.|$)",
-    "torch": r"(models|training)(\.|$)|engine\.torch_",
+    "torch": r"(models|training)(\.|$)|engine\.torch_|importing\.checkpoint$",
 }
 """Where a heavy package may be imported: modules whose dotted name begins so."""
 

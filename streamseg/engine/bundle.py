@@ -38,6 +38,8 @@ class InputEntry(_Model):
     multiple: Annotated[int, Field(ge=1, le=128)] = 8
     fixed: bool = False
     """True where the network accepts no other size than width x height."""
+    padded: bool = False
+    """With `fixed`: a picture of another aspect is fitted into the upper left of it, and not stretched."""
     mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)
 
@@ -119,9 +121,19 @@ class Bundle:
             raise EngineError(f"{self.path / 'model.onnx'} is damaged; copy or train it again ({what})") from error
         return model
 
+    @property
+    def whole(self) -> tuple[int, int]:
+        """(width, height) of the picture that the network is meant for."""
+        entry = self.manifest.input
+        return self.fit(entry.width, entry.height) if entry.fixed else (512, 512)
+
     def fit(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of the program's input for a source picture: the bundle's area at the source's aspect."""
         entry = self.manifest.input
+        if entry.fixed and entry.padded:
+            scale, of = min(entry.width / width, entry.height / height), entry.multiple
+            across, down = entry.width // of * of, entry.height // of * of
+            return min(_multiple(width * scale, of), across), min(_multiple(height * scale, of), down)
         if entry.fixed:
             return entry.width, entry.height
         # The default's width is kept and the height follows, up to a square: cameras are wide, and 480x272 for 16:9

@@ -51,7 +51,7 @@ class Engine:
             strength = default.strength if mode == default.mode else None
         if strength is None:
             strength = DEFAULT_STRENGTH[mode]
-        self.spec = ProgramSpec(entry.mean, entry.std, mode, strength, bundle.moving)
+        self.spec = ProgramSpec(entry.mean, entry.std, mode, strength, bundle.moving, bundle.whole)
         self._precision: Precision = precision
         self._threads = threads
         self._size = size

@@ -34,6 +34,8 @@ class ProgramSpec:
     strength: float = smoothing.DEFAULT_STRENGTH["adaptive"]
     moves: tuple[int, ...] = ()
     """Ids of the classes of things that move."""
+    size: tuple[int, int] = (512, 512)
+    """(width, height) of a picture that the network takes, to tell its strides by."""
 
     @property
     def smooths(self) -> bool:
@@ -57,7 +59,7 @@ def build(network: onnx.ModelProto, spec: ProgramSpec) -> onnx.ModelProto:
         if spec.mode == "average":
             channels = classes + smoothing.average(g, spec.strength)
         else:
-            channels = classes + smoothing.adaptive(g, spec.strength, classes, _strides(network), spec.moves)
+            channels = classes + smoothing.adaptive(g, spec.strength, classes, _strides(network, spec.size), spec.moves)
         inputs.append(_value("state", TensorProto.FLOAT, ["N", channels, "h", "w"]))
         inputs.append(_value("elapsed_s", TensorProto.FLOAT, ["N"]))
         outputs.append(_value("state_next", TensorProto.FLOAT, ["N", channels, "h", "w"]))
@@ -101,9 +103,9 @@ def _only_size(network: onnx.ModelProto) -> tuple[int, int] | None:
     return (height, width) if height and width else None
 
 
-def _strides(network: onnx.ModelProto) -> tuple[float, float]:
+def _strides(network: onnx.ModelProto, size: tuple[int, int]) -> tuple[float, float]:
     """Pixels of the picture to one of `logits`, down and across; not always whole (513 / 65)."""
-    height, width = _only_size(network) or (512, 512)
+    height, width = _only_size(network) or size[::-1]
     _, rows, columns = _logits_shape(network, width, height)
     return height / rows, width / columns
 

@@ -44,24 +44,25 @@ DEFAULT_STRENGTH = {"off": 0.0, "average": 0.1, "adaptive": 0.5}
 class Graph:
     """Collects nodes and constants; `add` returns the name of the node's single output."""
 
-    def __init__(self, opset: int) -> None:
+    def __init__(self, opset: int, within: str = "program") -> None:
         self._opset = opset
+        self._within = within  # begins every name made here
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
     def constant(self, name: str, value: Any, dtype: Any = np.float32) -> str:
-        name = f"program/{name}"
+        name = f"{self._within}/{name}"
         if all(c.name != name for c in self.constants):
             self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
 
     def add(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"program/{output}", **attributes))
+        self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"{self._within}/{output}", **attributes))
         return output
 
     def op(self, op: str, *inputs: str, **attributes: Any) -> str:
         """A node whose output needs no name of its own."""
-        return self.add(op, inputs, f"program/{op}_{len(self.nodes)}", **attributes)
+        return self.add(op, inputs, f"{self._within}/{op}_{len(self.nodes)}", **attributes)
 
     def reduce(self, op: str, value: str, *axes: int) -> str:
         """ReduceMax or ReduceMean, keeping the dimensions; their axes became an input in opset 18."""

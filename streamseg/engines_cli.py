@@ -1,0 +1,110 @@
+"""The commands that bring engines in: `engine import`. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from streamseg.commandline import Json
+from streamseg.errors import ConfigError
+
+
+def import_engine(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx model, or a checkpoint (.pth, .pt).")],
+    classes: Annotated[
+        str,
+        typer.Option(help="voc, cityscapes, camvid, …; names with commas between; or a file, a name a line, or YAML."),
+    ],
+    name: Annotated[str | None, typer.Option(help="The engine's name [default: the file's].")] = None,
+    out: Annotated[Path | None, typer.Option(help="The bundle's folder [default: engines/NAME].")] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="The size it is meant for; needed if any goes.")
+    ] = None,
+    mean: Annotated[str | None, typer.Option(help="One number or three, of pixels in 0..1 or 0..255.")] = None,
+    std: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    pixels: Annotated[str | None, typer.Option(help="0..1, 0..255 or -1..1, in place of --mean and --std.")] = None,
+    bgr: Annotated[
+        bool, typer.Option("--bgr", help="The model takes blue, green, red (so do its mean and std).")
+    ] = False,
+    stretch: Annotated[
+        bool, typer.Option("--stretch", help="Of one size only: stretch other aspects to it, in place of padding.")
+    ] = False,
+    layout: Annotated[str | None, typer.Option(help="nchw or nhwc [default: found out].")] = None,
+    output: Annotated[str | None, typer.Option(help="Which output is the segmentation [default: found out].")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Of a checkpoint: bisenetv2, espnetv2, …")] = None,
+    picture: Annotated[str | None, typer.Option(help="Prove it on this picture or clip [default: the street].")] = None,
+    licence: Annotated[str, typer.Option(help="Of the weights.")] = "not stated",
+    data: Annotated[str, typer.Option(help="What it was trained on.")] = "not stated",
+    description: Annotated[str, typer.Option(help="For the model card.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace an engine of that name.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make an engine of a published network, and prove it on a picture.
+
+    Any ONNX segmentation model goes: NCHW or NHWC, bytes or floats, logits, probabilities or labels, any stride. What
+    is not said is found out, and told. The engine's labels must agree with the model's own.
+
+    \b
+        streamseg engine import deeplab.onnx --classes voc --licence Apache-2.0
+        streamseg engine import fcn.onnx --classes names.txt --size 512x288 --mean 123.7,116.3,103.5 --std 58.4
+        streamseg engine import espnetv2.pth --architecture espnetv2 --classes voc --size 512x384
+    """
+    from streamseg.importing import bundling, prove
+    from streamseg.importing import classes as known
+    from streamseg.importing.heads import Layout, Pixels, Wish
+
+    called = name or bundling.name_of(source)
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", called) or called.strip(".") == "":
+        raise ConfigError(f"--name {called!r}: letters, digits, _ . and - only, at most 64")
+    wish = Wish(
+        size=_size(size),
+        layout=cast("Layout | None", _one_of("--layout", layout, ("nchw", "nhwc"))),
+        mean=bundling.triple(mean, "--mean"),
+        std=bundling.triple(std, "--std"),
+        pixels=cast("Pixels | None", _one_of("--pixels", pixels, ("0..1", "0..255", "-1..1"))),
+        bgr=bgr,
+        stretch=stretch,
+    )
+    request = bundling.Request(
+        source=source,
+        classes=known.parse(classes),
+        wish=wish,
+        folder=out or Path("engines") / called,
+        name=called,
+        licence=licence,
+        data=data,
+        description=description,
+        output=output,
+        architecture=architecture,
+        picture=picture,
+        replace=force,
+    )
+    imported = bundling.run(request)
+    bundle = imported.bundle
+    if as_json:
+        report = {"engine": bundle.identity, "path": str(bundle.path), "proof": asdict(imported.proof)}
+        return print(json.dumps(report | {"decided": dict(imported.notes)}))
+    for key, value in imported.notes.items():
+        print(f"{key + ':':<10} {value}")
+    print("\n".join(prove.lines(imported.proof)))
+    return print(f"{bundle.identity} written to {bundle.path}; see {bundle.path / 'proof.jpg'}")
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)[xX](\d+)", text)
+    if match is None or not all(32 <= int(n) <= 8192 for n in match.groups()):
+        raise ConfigError(f"--size {text!r}: WIDTHxHEIGHT is wanted, each from 32 to 8192, as in 512x288")
+    return int(match[1]), int(match[2])
+
+
+def _one_of(option: str, value: str | None, allowed: tuple[str, ...]) -> str | None:
+    if value is not None and value not in allowed:
+        raise ConfigError(f"{option} {value!r}: choose {', '.join(allowed)}")
+    return value

@@ -1,0 +1,1 @@
+"""`streamseg engine import`: other people's networks (ONNX files, PyTorch checkpoints) become engine bundles."""

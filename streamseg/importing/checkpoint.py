@@ -1,0 +1,126 @@
+"""PyTorch checkpoints of the published architectures: read without executing anything, checked weight by weight."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from streamseg.engine.bundle import Triple
+from streamseg.errors import EngineError
+from streamseg.importing.heads import IMAGENET
+from streamseg.models import build
+
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights", "average", "ema", "params")
+"""Keys under which trainers keep the state dict."""
+PREFIXES = ("module.", "model.", "net.", "_orig_mod.", "segmentor.", "backbone_net.")
+NAMED = 5
+"""So many of a kind are named in full in an error."""
+# CoinCheung/BiSeNet (lib/data/cityscapes_cv2.py) normalises with the statistics of Cityscapes itself.
+CITYSCAPES: tuple[Triple, Triple] = ((0.3257, 0.3690, 0.3223), (0.2112, 0.2148, 0.2115))
+PUBLISHED: Mapping[str, tuple[Triple, Triple]] = {"bisenetv1": CITYSCAPES, "bisenetv2": CITYSCAPES}
+"""(mean, std) of pixels 0..1, RGB, where an architecture's published weights want another than ImageNet's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The network with its weights; `notes` name what was missing or unused (auxiliary heads only)."""
+
+    model: nn.Module
+    mean: Triple
+    std: Triple
+    notes: Mapping[str, str]
+
+
+def load(path: Path, architecture: str, classes: int) -> Loaded:
+    """Raises EngineError for what is no checkpoint, or not of this network; ConfigError for an unknown one."""
+    model = build(architecture, classes)
+    weights = unwrapped(read(path), set(model.state_dict()))
+    auxiliary = tuple(getattr(model, "auxiliary", ())) or ("aux",)
+    missing, unused = _verified(path, architecture, model, weights, auxiliary)
+    ours = model.state_dict()
+    model.load_state_dict({name: weights[name] for name in ours if name in weights}, strict=False)
+    deployed = sum(1 for name in ours if name in weights)
+    mean, std = PUBLISHED.get(architecture, IMAGENET)
+    notes = {
+        "weights": f"{deployed} of {len(ours)} tensors of {architecture}, each of the right name and shape",
+        "missing": _listed(missing) or "none",
+        "unused": _listed(unused) or "none",
+    }
+    return Loaded(model, mean, std, notes)
+
+
+def read(path: Path) -> Any:
+    """What `path` holds; nothing in it is executed."""
+    if not path.is_file():
+        raise EngineError(f"there is no file {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        text = " ".join(str(error).split())
+        if "GLOBAL" in text or "Unsupported" in text or "not an allowed" in text:
+            what = text.split("WeightsUnpickler error:")[-1].split("Please use")[0].strip()
+            raise EngineError(
+                f"{path} holds more than weights ({what[:160]}) and was not loaded: it could execute code. Save its "
+                "state dict alone: torch.save(model.state_dict(), …)"
+            ) from None
+        raise EngineError(f"{path} is no PyTorch checkpoint, or is damaged ({text[:160]})") from None
+    except Exception as error:  # a cut or foreign file fails in every way there is
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise EngineError(f"{path} is no PyTorch checkpoint, or is cut short ({reason})") from None
+
+
+def unwrapped(content: Any, ours: set[str]) -> dict[str, Tensor]:
+    """The state dict in it, its names without what DataParallel, Lightning and others put before them."""
+    while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
+        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping) or not any(isinstance(v, Tensor) for v in content.values()):
+        kind = f"keys {', '.join(map(str, list(content)[:NAMED]))}" if isinstance(content, Mapping) else type(content)
+        raise EngineError(f"no weights are in the checkpoint (it holds {kind})")
+    weights = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    while True:
+        shorter = next((p for p in PREFIXES if all(name.startswith(p) for name in weights)), None)
+        shorter = shorter or next((p for p in PREFIXES if _helps(weights, p, ours)), None)
+        if shorter is None:
+            return weights
+        weights = {name.removeprefix(shorter): value for name, value in weights.items()}
+
+
+def _helps(weights: Mapping[str, Tensor], prefix: str, ours: set[str]) -> bool:
+    """Whether more of the names are ours without `prefix` (losses and teachers beside the network have none)."""
+    begin = [name for name in weights if name.startswith(prefix)]
+    return sum(name.removeprefix(prefix) in ours for name in begin) > sum(name in ours for name in weights)
+
+
+def _verified(
+    path: Path, architecture: str, model: nn.Module, weights: Mapping[str, Tensor], auxiliary: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """(missing, unused) names; raises EngineError unless all of them are of auxiliary heads."""
+    ours = model.state_dict()
+    wrong = [
+        f"{name} is {list(weights[name].shape)}, not {list(ours[name].shape)}"
+        for name in ours
+        if name in weights and weights[name].shape != ours[name].shape and not name.startswith(tuple(auxiliary))
+    ]
+    missing = [name for name in ours if name not in weights and not name.endswith("num_batches_tracked")]
+    unused = [name for name in weights if name not in ours]
+    needed = [name for name in missing if not name.startswith(tuple(auxiliary))]
+    if wrong or needed:
+        faults = [f"{len(needed)} weights are missing: {_listed(needed)}"] if needed else []
+        faults += [f"{len(wrong)} have another shape: {_listed(wrong)}"] if wrong else []
+        faults += [f"{len(unused)} are unknown to it: {_listed(unused)}"] if needed and unused else []
+        raise EngineError(f"{path} is not of {architecture} with these classes; " + "; ".join(faults))
+    return missing, unused
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

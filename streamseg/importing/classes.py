@@ -1,0 +1,125 @@
+"""What `--classes` may say: names, a file of names, or the classes of a well-known data set. Passive."""
+
+from __future__ import annotations
+
+import colorsys
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from streamseg.engine.bundle import ClassEntry
+from streamseg.errors import ConfigError
+
+_VOC = """background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person
+    pottedplant sheep sofa train tvmonitor"""
+# https://github.com/mcordts/cityscapesScripts (labels.py, by trainId)
+_CITYSCAPES = """road:128,64,128 sidewalk:244,35,232 building:70,70,70 wall:102,102,156 fence:190,153,153
+    pole:153,153,153 traffic-light:250,170,30 traffic-sign:220,220,0 vegetation:107,142,35 terrain:152,251,152
+    sky:70,130,180 person:220,20,60 rider:255,0,0 car:0,0,142 truck:0,0,70 bus:0,60,100 train:0,80,100
+    motorcycle:0,0,230 bicycle:119,11,32"""
+# The eleven classes that papers report on, in SegNet's order and colours.
+_CAMVID = """sky:128,128,128 building:128,0,0 pole:192,192,128 road:128,64,128 pavement:60,40,222 tree:128,128,0
+    sign:192,128,128 fence:64,64,128 car:64,0,128 pedestrian:64,64,0 bicyclist:0,128,192"""
+
+KNOWN = ("voc", "cityscapes", "cityscapes+background", "camvid", "person")
+_BACKGROUND = frozenset({"background", "unlabeled", "unlabelled", "void", "other", "none", "bg"})
+_MOVES = """person people pedestrian human rider bicyclist cyclist motorcyclist bicycle bike motorcycle motorbike car
+    bus truck van train tram caravan trailer vehicle dog cat horse cow sheep bird animal"""
+_MOVING = frozenset(_MOVES.split())
+
+
+def parse(text: str) -> tuple[ClassEntry, ...]:
+    """The classes in the order of their ids. Raises ConfigError, naming what is wrong.
+
+    `text`: one of `KNOWN`; names with commas between; or a file: a name a line, or YAML (a list of names, or of
+    `{name, colour, draw, moves}`, as in engine.yaml).
+    """
+    if text in KNOWN:
+        return _known(text)
+    path = Path(text)
+    given: Sequence[Any]
+    if path.is_file():
+        given = _of_file(path)
+    elif "," in text:
+        given = text.split(",")
+    else:
+        raise ConfigError(f"--classes {text!r} is no file, no list with commas, and none of {', '.join(KNOWN)}")
+    entries = _entries(given, where=text if path.is_file() else "--classes")
+    names = [entry.name for entry in entries]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"--classes: {', '.join(twice)} is named twice")
+    if not 2 <= len(entries) <= 255:
+        raise ConfigError(f"--classes: {len(entries)} given; an engine has 2 to 255 (add `background` to a single one)")
+    return entries
+
+
+def _known(name: str) -> tuple[ClassEntry, ...]:
+    if name == "voc":
+        return tuple(_entry(n, voc_colour(i)) for i, n in enumerate(_VOC.split()))
+    if name == "person":
+        return (_entry("background", (0, 0, 0)), _entry("person", (220, 20, 60)))
+    table = (_CAMVID if name == "camvid" else _CITYSCAPES).split()
+    if name == "cityscapes+background":
+        table.append("background:0,0,0")
+    rows = (row.split(":") for row in table)
+    return tuple(_entry(n, tuple(map(int, colour.split(",")))) for n, colour in rows)
+
+
+def _of_file(path: Path) -> Sequence[Any]:
+    try:
+        text = path.read_text("utf-8")
+        if path.suffix.lower() not in (".yaml", ".yml"):
+            return [line for line in (raw.split("#")[0].strip() for raw in text.splitlines()) if line]
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--classes: {path} cannot be read ({' '.join(str(error).split())})") from None
+    found = content.get("classes") if isinstance(content, dict) else content
+    if not isinstance(found, list):
+        raise ConfigError(f"--classes: {path} holds no list of classes")
+    return found
+
+
+def _entries(given: Sequence[Any], where: str) -> tuple[ClassEntry, ...]:
+    colours = generated(len(given))
+    entries = []
+    for i, one in enumerate(given):
+        if not isinstance(one, str | dict) or (isinstance(one, dict) and not isinstance(one.get("name"), str)):
+            raise ConfigError(f"{where}: class {i} is {one!r}; a name or {{name: …, colour: [r, g, b]}} is wanted")
+        settings = {"name": one} if isinstance(one, str) else dict(one)
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", settings.pop("name").strip()).strip("-")
+        base = _entry(name or "?", colours[i]).model_dump()
+        try:
+            entries.append(ClassEntry.model_validate(base | settings))
+        except ValueError as error:
+            first = " ".join(str(error).split())[:200]
+            raise ConfigError(f"{where}: class {i}, {one!r}: {first}") from None
+    return tuple(entries)
+
+
+def _entry(name: str, colour: Sequence[int]) -> ClassEntry:
+    r, g, b = colour
+    lower = name.lower()
+    return ClassEntry.model_construct(
+        name=name, colour=(r, g, b), draw=lower not in _BACKGROUND, moves=lower in _MOVING
+    )
+
+
+def voc_colour(index: int) -> tuple[int, int, int]:
+    """Of PASCAL VOC's published palette: the bits of the index, three at a time, from the most significant down."""
+    channels = [0, 0, 0]
+    for place in range(8):
+        for channel in range(3):
+            channels[channel] |= (index >> (3 * place + channel) & 1) << (7 - place)
+    return channels[0], channels[1], channels[2]
+
+
+def generated(count: int) -> list[tuple[int, int, int]]:
+    """Colours well apart: hues by the golden ratio, so that neighbours in the list differ most."""
+    colours = []
+    for i in range(count):
+        r, g, b = colorsys.hsv_to_rgb(0.61803398875 * i % 1, (0.95, 0.7, 0.5)[i % 3], (1.0, 0.8)[i // 3 % 2])
+        colours.append((round(255 * r), round(255 * g), round(255 * b)))
+    return colours

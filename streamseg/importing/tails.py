@@ -1,0 +1,356 @@
+"""The output side of an imported model: what its answer is made of, and the graph from there to `logits`. Passive.
+
+An answer is followed back through what loses something or only costs time: argmax, softmax, the last upsampling (the
+program upsamples itself, after smoothing).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from streamseg.engine.smoothing import Graph
+from streamseg.errors import EngineError
+from streamseg.importing.reading import shown
+
+Kind = Literal["logits", "probabilities", "labels", "foreground", "foreground-probability"]
+Probe = Callable[[str], NDArray[Any]]
+"""The value of any tensor of the model, for the picture that it is tried on."""
+STRIDE = 4
+"""Of the scores that are smoothed, where the model's own are coarser and were upsampled in it."""
+CERTAIN = 12.0
+"""The logit of a label's class over the others: e^-12 is 6e-6."""
+_PASSING = ("Identity", "Cast", "Dropout")
+_RESHAPING = (*_PASSING, "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose")
+_UPSAMPLED = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """`tensor` [1, …] is what the program goes on with. `axis` is that of its classes, None where it has none (a map);
+    `aligned` how it must be resampled to cells of the picture, None where it need not."""
+
+    tensor: str
+    kind: Kind
+    classes: int
+    axis: int | None
+    rank: int
+    aligned: str | None = None
+    within: tuple[int, int] | None = None
+    """(H, W) of the only picture that the model takes, when smaller ones are padded to it."""
+    bounded: bool = False
+    """Whether the model's own answer of one foreground is between 0 and 1."""
+    steps: tuple[str, ...] = ()
+
+    def add(self, g: Graph) -> None:
+        """From the model's tensor to `logits` f32 [N,K,h,w]."""
+        x = g.op("Cast", self.tensor, to=TensorProto.FLOAT)
+        x = self._planes(g, x)
+        if self.aligned is not None:
+            x = _resampled(g, x, self.aligned, self.within)
+        elif self.within is not None:
+            x = _cropped(g, x, self.within)
+        if self.kind == "probabilities":
+            x = g.op("Log", g.op("Max", x, g.constant("least", 1e-7)))
+        elif self.kind == "labels":
+            ids = g.constant("ids", np.arange(self.classes).reshape(1, -1, 1, 1))
+            # A label that comes from a resized map may be off by a rounding error.
+            near = g.op("Less", g.op("Abs", g.op("Sub", x, ids)), g.constant("half", 0.5))
+            x = g.op("Mul", g.op("Cast", near, to=TensorProto.FLOAT), g.constant("certain", CERTAIN))
+        elif self.kind == "foreground":
+            x = g.op("Concat", g.op("Mul", x, g.constant("nought", 0.0)), x, axis=1)
+        elif self.kind == "foreground-probability":
+            both = g.op("Concat", g.op("Sub", g.constant("unity", 1.0), x), x, axis=1)
+            x = g.op("Log", g.op("Max", both, g.constant("least", 1e-7)))
+        g.add("Identity", [x], "logits")
+
+    def _planes(self, g: Graph, x: str) -> str:
+        """[N,C,h,w] of whatever order and number of dimensions."""
+        axis = self.axis
+        if self.rank < 4:
+            missing = [0] if self.rank == 3 and axis is not None else [1] if self.rank == 3 else [0, 1]
+            if axis is not None:
+                axis += 1
+            x = g.op("Unsqueeze", x, g.constant("missing", missing, np.int64))
+        return g.op("Transpose", x, perm=[0, 3, 1, 2]) if axis == 3 else x
+
+
+def extent(shape: tuple[int, ...], axis: int | None) -> tuple[int, int]:
+    """(h, w) of scores whose classes are dimension `axis`, or of a map."""
+    if axis is None:
+        return shape[-2], shape[-1]
+    h, w = [n for i, n in enumerate(shape) if i != axis][-2:]
+    return h, w
+
+
+def padded(tail: Tail, shape: tuple[int, ...], within: tuple[int, int]) -> tuple[Tail, int] | None:
+    """(the same for pictures that are padded to `within` (H, W), the multiple that their sizes must be of); None where
+    the picture's part cannot be told. `shape`: of the tensor for a whole picture."""
+    if tail.aligned is None:
+        rows, columns = extent(shape, tail.axis)
+        stride = within[0] // rows
+        if (rows * stride, columns * stride) == within and math.lcm(8, stride) <= 64:
+            return replace(tail, within=within), math.lcm(8, stride)
+        if tail.kind not in ("logits", "probabilities"):
+            return None  # labels cannot be resampled
+        tail = replace(tail, aligned="half_pixel")
+    return replace(tail, within=within), math.lcm(8, STRIDE)
+
+
+def choose(model: onnx.ModelProto, probe: Probe, classes: int, wish: str | None) -> tuple[str, str]:
+    """(tensor, why) of the output that is the segmentation. Raises EngineError, naming the outputs there are."""
+    names = [value.name for value in model.graph.output]
+    if wish is not None:
+        found = next((n for n in names if shown(n) == wish), None)
+        found = found or next((o for n in model.graph.node for o in n.output if o and shown(o) == wish), None)
+        if found is None:
+            there = ", ".join(map(shown, names))
+            raise EngineError(f"--output {wish}: the model has no tensor of that name; its outputs: {there}")
+        return found, "as said"
+    if len(names) == 1:
+        return names[0], "the only one"
+    shapes = {name: probe(name).shape for name in names}
+    ranked = sorted(names, key=lambda name: (-_fit(probe(name), classes), names.index(name)))
+    best, score = ranked[0], _fit(probe(ranked[0]), classes)
+    listed = ", ".join(f"{shown(n)} {list(shapes[n])}" for n in names)
+    if score == 0:
+        raise EngineError(f"no output is a map of {classes} classes: {listed}; choose one with --output")
+    equal = sum(_fit(probe(name), classes) == score for name in names)
+    why = f"the first of {equal} alike" if equal > 1 else "the only one that fits"
+    return best, f"{why} among {listed}; --output NAME takes another"
+
+
+def _fit(value: NDArray[Any], classes: int) -> float:
+    """How much an output looks like a segmentation: scores of each class before a label map, larger before smaller."""
+    if value.ndim not in (2, 3, 4) or min(value.shape[-2:]) < 2:
+        return 0.0
+    axis = class_axis(value.shape, classes)
+    if value.dtype.kind == "f" and axis is not None:
+        return 2.0 + value.size / 1e12
+    if _is_map(value.shape) and (value.dtype.kind in "iub" or classes == 2):
+        return 1.0
+    return 0.0
+
+
+def trace(model: onnx.ModelProto, output: str, probe: Probe, classes: int, size: tuple[int, int]) -> Tail:
+    """Follows `output` back to what is best to go on with. `size`: (H, W) of the picture it was probed with.
+
+    Raises EngineError where the answer is no map of that many classes.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output if name}
+    value = probe(output)
+    axis = class_axis(value.shape, classes)
+    steps: list[str] = []
+    tensor = output
+    if axis is None:
+        if not _is_map(value.shape):
+            raise EngineError(_misfit(output, value.shape, classes))
+        scores = _before_argmax(makers, output, probe)
+        if scores is None:
+            return _of_map(output, value, classes, probe, makers)
+        tensor, axis = scores
+        if (count := probe(tensor).shape[axis]) != classes:
+            raise EngineError(f"the model tells {count} classes apart, and {classes} are named")
+        steps.append("the scores before its argmax")
+    elif value.dtype.kind != "f":
+        raise EngineError(
+            f"output {shown(output)} is {value.dtype} {list(value.shape)}: neither scores nor a label map"
+        )
+    return _before_softmax(model, makers, Tail(tensor, "logits", classes, axis, 4, steps=tuple(steps)), probe, size)
+
+
+def class_axis(shape: tuple[int, ...], classes: int) -> int | None:
+    """Which dimension counts the classes: of [N,K,h,w] and [N,h,w,K], or without N."""
+    first, last = len(shape) - 3, len(shape) - 1
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[0] != 1):
+        return None
+    fits = [axis for axis in (first, last) if shape[axis] == classes]
+    return fits[0] if fits else None
+
+
+def _is_map(shape: tuple[int, ...]) -> bool:
+    """[h,w], [1,h,w], [1,1,h,w] or [1,h,w,1]."""
+    return (
+        len(shape) == 2
+        or (len(shape) == 3 and 1 in (shape[0], shape[2]))
+        or (len(shape) == 4 and shape[0] == 1 and 1 in (shape[1], shape[3]))
+    )
+
+
+def _misfit(output: str, shape: tuple[int, ...], classes: int) -> str:
+    if len(shape) == 4:
+        return f"output {shown(output)} is {list(shape)}: {_count(shape)} classes, and {classes} are named"
+    return f"output {shown(output)} is {list(shape)}, which is no map of {classes} classes"
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return min(shape[1], shape[3])
+
+
+def _before_argmax(makers: Mapping[str, Any], name: str, probe: Probe) -> tuple[str, int] | None:
+    """(scores, their class axis) where the map was made by ArgMax, or TopK of 1."""
+    while (node := makers.get(name)) is not None:
+        if node.op_type in ("ArgMax", "TopK") and (node.op_type == "ArgMax" or name == node.output[1]):
+            scores = probe(node.input[0])
+            axis = _attribute(node, "axis", 0 if node.op_type == "ArgMax" else -1) % scores.ndim
+            if scores.ndim == 4 and axis in (1, 3) and scores.shape[0] == 1 and scores.dtype.kind == "f":
+                return node.input[0], axis
+            return None
+        if node.op_type not in _RESHAPING:
+            return None
+        name = node.input[0]
+    return None
+
+
+def _of_map(name: str, value: NDArray[Any], classes: int, probe: Probe, makers: Mapping[str, Any]) -> Tail:
+    """Labels without scores behind them; or how much of one foreground there is, in floating point."""
+    axis = None
+    if value.ndim == 4:
+        axis = 1 if value.shape[1] == 1 else 3
+    elif value.ndim == 3:
+        axis = 2 if value.shape[2] == 1 and value.shape[0] != 1 else None
+    whole = value.dtype.kind in "iub" or bool(np.all(value == np.rint(value)) and value.max() > 0)
+    rank = value.ndim
+    if classes == 2 and not whole:
+        sure = value.min() >= 0 and value.max() <= 1
+        behind = makers.get(name)
+        while behind is not None and behind.op_type in _PASSING:
+            name = behind.input[0]
+            behind = makers.get(name)
+        if sure and behind is not None and behind.op_type == "Sigmoid":
+            return Tail(
+                behind.input[0], "foreground", 2, axis, rank, bounded=True, steps=("the logit before its sigmoid",)
+            )
+        return Tail(name, "foreground-probability" if sure else "foreground", 2, axis, rank, bounded=sure)
+    if not whole:
+        raise EngineError(
+            f"output {shown(name)} is {list(value.shape)} of {value.dtype}: one channel, {classes} classes"
+        )
+    if (highest := int(value[value != 255].max(initial=0))) >= classes:
+        raise EngineError(
+            f"the model gives the label {highest}, and only {classes} classes (0 to {classes - 1}) are named"
+        )
+    return Tail(name, "labels", classes, axis, rank, steps=("no scores behind its labels: smoothed as one-hot",))
+
+
+def _before_softmax(
+    model: onnx.ModelProto, makers: Mapping[str, Any], tail: Tail, probe: Probe, size: tuple[int, int]
+) -> Tail:
+    value = probe(tail.tensor)
+    tail = replace(tail, rank=value.ndim)
+    if value.ndim != 4:
+        return replace(tail, kind=_kind(value, tail, makers))
+    resized = False
+    while (node := makers.get(tail.tensor)) is not None and tail.axis is not None:
+        axis, before = tail.axis, node.input[0] if node.input else ""
+        if node.op_type in _PASSING:
+            tail = replace(tail, tensor=before)
+        elif node.op_type == "Transpose":
+            perm = list(_attribute(node, "perm", [3, 2, 1, 0]))
+            if perm not in ([0, 3, 1, 2], [0, 2, 3, 1]):
+                break
+            tail = replace(tail, tensor=before, axis=perm[axis])
+        elif node.op_type == "Softmax" and _attribute(node, "axis", -1) % 4 == axis:
+            tail = replace(tail, tensor=before, steps=(*tail.steps, "the logits before its softmax"))
+        elif node.op_type == "Sigmoid" and not resized:
+            tail = replace(tail, tensor=before, steps=(*tail.steps, "the logits before its sigmoid"))
+        elif node.op_type == "Resize" and not resized and (how := _upsampling(node, axis, probe, size)) is not None:
+            resized = how != "none"
+            if resized:
+                smaller = "x".join(str(n) for n in _spatial(probe(before).shape, axis))
+                step = f"the {smaller} scores before its upsampling"
+                tail = replace(tail, aligned=_aligned(how, probe(before).shape, axis, size), steps=(*tail.steps, step))
+            tail = replace(tail, tensor=before)
+        else:
+            break
+    return replace(tail, kind=_kind(probe(tail.tensor), tail, makers))
+
+
+def _kind(value: NDArray[Any], tail: Tail, makers: Mapping[str, Any]) -> Kind:
+    """Probabilities where they are between 0 and 1 and add up to 1; else logits, of which only the order matters."""
+    total = value.astype(np.float32).sum(tail.axis)
+    certain = float(value.min()) >= 0 and float(np.abs(total - 1).max()) < 0.02
+    return "probabilities" if certain else "logits"
+
+
+def _spatial(shape: tuple[int, ...], axis: int) -> tuple[int, int]:
+    h, w = shape[2:] if axis == 1 else shape[1:3]
+    return h, w
+
+
+def _upsampling(node: Any, axis: int, probe: Probe, size: tuple[int, int]) -> str | None:
+    """How a Resize made scores of the picture's own size, bilinearly; "none" where it changed nothing."""
+    before, after = (_spatial(probe(name).shape, axis) for name in (node.input[0], node.output[0]))
+    if before == after:
+        return "none"
+    how = _attribute(node, "coordinate_transformation_mode", b"half_pixel").decode()
+    linear = _attribute(node, "mode", b"nearest") == b"linear" and not _attribute(node, "antialias", 0)
+    larger = all(b >= 2 * a and 2 * b > s for a, b, s in zip(before, after, size, strict=True))
+    return how if linear and larger and how in _UPSAMPLED else None
+
+
+def _aligned(how: str, shape: tuple[int, ...], axis: int, size: tuple[int, int]) -> str | None:
+    """None where the program's own upsampling is the same one, and the scores are fine enough to be smoothed."""
+    fine = all(n * STRIDE >= s for n, s in zip(_spatial(shape, axis), size, strict=True))
+    return None if fine and how.endswith("half_pixel") else how
+
+
+def _attribute(node: Any, name: str, default: Any) -> Any:
+    return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+def _cropped(g: Graph, x: str, within: tuple[int, int]) -> str:
+    """The part of [N,K,h,w] that is of the picture, where one sample stands for a whole number of pixels."""
+    for dim, full in ((2, within[0]), (3, within[1])):
+        axis = g.constant(f"dimension{dim}", [dim], np.int64)
+        stride = g.op("Div", g.constant(f"full{dim}", [full], np.int64), g.op("Shape", x, start=dim, end=dim + 1))
+        end = g.op("Div", g.op("Shape", "image", start=dim, end=dim + 1), stride)
+        x = g.op("Slice", x, g.constant("begin", [0], np.int64), end, axis)
+    return x
+
+
+def _resampled(g: Graph, x: str, how: str, within: tuple[int, int] | None) -> str:
+    """[N,K,h,w] whose samples lie as `how` says -> [N,K,H/4,W/4] in the middle of the program's cells: two products
+    with the weights of linear interpolation, which any backend folds into constants."""
+    for dim, flip in ((3, True), (2, False)):
+        picture = g.op("Shape", "image", start=dim, end=dim + 1)
+        cells = g.op("Div", picture, g.constant("stride", [STRIDE], np.int64))
+        samples = g.op("Shape", x, start=dim, end=dim + 1)
+        n_pixels, n_cells, n_samples = (g.op("Cast", n, to=TensorProto.FLOAT) for n in (picture, cells, samples))
+        half, unit = g.constant("half", 0.5), g.constant("unity", 1.0)
+        # The middle of each cell, in pixels from the middle of the first pixel.
+        at = g.op("Mul", g.op("Add", _counted(g, cells), half), g.op("Div", n_pixels, n_cells))
+        if within is not None:
+            n_pixels = g.constant(f"pixels{dim}", [within[dim - 2]])
+        if how == "align_corners":
+            scale = g.op("Div", g.op("Sub", n_samples, unit), g.op("Sub", n_pixels, unit))
+            at = g.op("Mul", g.op("Sub", at, half), scale)
+        elif how == "asymmetric":
+            at = g.op("Mul", g.op("Sub", at, half), g.op("Div", n_samples, n_pixels))
+        else:
+            at = g.op("Sub", g.op("Mul", at, g.op("Div", n_samples, n_pixels)), half)
+        at = g.op("Min", g.op("Max", at, g.constant("nought", 0.0)), g.op("Sub", n_samples, unit))
+        place = g.op("Unsqueeze", at, g.constant("axis_in" if flip else "axis_out", [0 if flip else 1], np.int64))
+        sample = g.op(
+            "Unsqueeze",
+            _counted(g, samples),
+            g.constant("axis_out" if flip else "axis_in", [1 if flip else 0], np.int64),
+        )
+        apart = g.op("Abs", g.op("Sub", place, sample))
+        weights = g.op("Relu", g.op("Sub", unit, apart))
+        x = g.op("MatMul", x, weights) if flip else g.op("MatMul", weights, x)
+    return x
+
+
+def _counted(g: Graph, length: str) -> str:
+    """f32 [n]: 0, 1, 2, …"""
+    scalar = g.op("Squeeze", length)
+    numbers = g.op("Range", g.constant("zero64", 0, np.int64), scalar, g.constant("one64", 1, np.int64))
+    return g.op("Cast", numbers, to=TensorProto.FLOAT)
