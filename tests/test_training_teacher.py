@@ -16,6 +16,8 @@ from clips import Clips, picture, read_number
 from shapes import classes, drawn, labelled, write
 from torch.nn.functional import one_hot
 
+from streamseg.engine.bundle import find
+from streamseg.engine.bundle import write as write_engine
 from streamseg.errors import ConfigError, EngineNotFound
 from streamseg.training import train
 from streamseg.training.augment import Sample, augment
@@ -87,8 +89,6 @@ def test_the_teacher_is_asked_once_about_each_picture(tiny_engine: Path, own_cac
 
 
 def test_mirrored_and_scaled_views_of_a_teacher_lie_on_top_of_each_other(tiny_engine: Path) -> None:
-    from streamseg.engine.bundle import find
-
     rgb = cv2.GaussianBlur(picture(9, 160, 96), (0, 0), 3)
     plain = Teacher(find(tiny_engine), Distill(engine=""), tiny.NAMES).chances(np.asarray(rgb))
     assert plain.shape == (24, 40, 4)
@@ -97,6 +97,30 @@ def test_mirrored_and_scaled_views_of_a_teacher_lie_on_top_of_each_other(tiny_en
         views = Teacher(find(tiny_engine), how, tiny.NAMES).chances(np.asarray(rgb))
         assert np.abs(views - plain).mean() < 0.02
         assert np.abs(np.roll(views, 1, 1) - plain).mean() > 2 * np.abs(views - plain).mean()
+
+
+def test_a_teacher_of_one_size_looks_through_windows_that_leave_no_seam(tiny_engine: Path, tmp_path: Path) -> None:
+    free = find(tiny_engine)
+    entry = free.manifest.input.model_copy(update={"width": 96, "height": 96, "fixed": True})
+    square = write_engine(tmp_path / "square", free.manifest.model_copy(update={"input": entry}), free.program)
+    for width, height in ((160, 96), (96, 160), (400, 96), (64, 64)):
+        rgb = np.asarray(cv2.GaussianBlur(picture(9, width, height), (0, 0), 3))
+        how = Distill(engine="", scales=(1.0, 2.0), flip=True)
+        windowed = Teacher(square, how, tiny.NAMES).chances(rgb)
+        whole = Teacher(free, Distill(engine="", size=(width, height)), tiny.NAMES).chances(rgb)
+        assert windowed.shape == whole.shape == (height // 4, width // 4, 4)
+        assert np.abs(windowed - whole).mean() < 0.02
+        np.testing.assert_allclose(windowed.sum(2), 1, atol=1e-3)
+
+
+def test_the_mean_of_teachers_counts_one_named_twice_twice(tiny_engine: Path, tmp_path: Path) -> None:
+    free = find(tiny_engine)
+    swapped = [free.manifest.classes[i] for i in (1, 0, 2, 3)]  # calls ground black, and black ground
+    write_engine(tmp_path / "other", free.manifest.model_copy(update={"classes": tuple(swapped)}), free.program)
+    pictures = taught(unlabelled(1), Distill(engine=("other", "other", str(tiny_engine))), tiny.NAMES, tmp_path)
+    assert pictures.soft is not None
+    ground = pictures.soft[0][10]  # a row of ground alone
+    assert np.abs(ground[:, :2].astype(int) - (85, 170)).max() <= 1
 
 
 def test_classes_of_the_teacher_are_taken_together() -> None:

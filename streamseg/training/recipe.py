@@ -59,7 +59,8 @@ class Distill(Model):
     """Larger engines that teach (Hinton et al. 2015): their softened probabilities are what the network should give."""
 
     engine: str | tuple[str, ...]
-    """A name, or a bundle's folder (relative: to the recipe's); of several, the mean is taken."""
+    """A name, or a bundle's folder (relative: to the recipe's); of several, the mean is taken, and one
+    that is named twice counts twice."""
     classes: dict[str, Literal["rest"] | tuple[str, ...]] = Field(default_factory=dict)
     """The recipe's class -> the teachers' classes that it takes together; `rest` is all others. Needed where the names
     differ."""
@@ -71,9 +72,9 @@ class Distill(Model):
     """Pixels of which the teacher is less sure than this do not count."""
     size: tuple[Side, Side] | None = None
     """(width, height) that the teachers analyse at; what they fit to the picture when left out. One of a fixed size
-    keeps it."""
+    keeps it, and looks at overlapping windows of its own aspect instead (at one scale)."""
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
-    """Multiples of that size, averaged."""
+    """Multiples of that size, averaged. Above 1, small things are seen better."""
     flip: bool = False
     """The mean of the picture and its mirror image: a better teacher at twice the time."""
 
