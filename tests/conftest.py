@@ -19,6 +19,7 @@ import psutil
 import pytest
 import rtsp_server as rtsp
 import tiny_engine as tiny
+from bringing import Bring
 from clips import Clips
 from daemon import ANY_PORT
 from processes import Running, StreamsegCli
@@ -44,6 +45,12 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clips:
 def tiny_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an engine that names the nearest colour: for whoever cares for the way, not for the masks."""
     return tiny.write(tmp_path_factory.mktemp("engines")).path
+
+
+@pytest.fixture
+def bring(tmp_path: Path) -> Bring:
+    """`bring(file, "--classes", "voc")` -> the Bundle that `streamseg engine import` makes of it."""
+    return Bring(tmp_path)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,9 @@ def read(path: Path) -> Any:
     if not path.is_file():
         raise EngineError(f"there is no file {path}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # it warns of old files before it refuses them
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         text = " ".join(str(error).split())
         if "GLOBAL" in text or "Unsupported" in text or "not an allowed" in text:
@@ -117,8 +120,19 @@ def _verified(
         faults = [f"{len(needed)} weights are missing: {_listed(needed)}"] if needed else []
         faults += [f"{len(wrong)} have another shape: {_listed(wrong)}"] if wrong else []
         faults += [f"{len(unused)} are unknown to it: {_listed(unused)}"] if needed and unused else []
-        raise EngineError(f"{path} is not of {architecture} with these classes; " + "; ".join(faults))
+        if (theirs := _classes_of(architecture, model, weights)) is not None:
+            faults.insert(0, f"it tells {theirs} classes apart")
+        raise EngineError(f"{path} is not of {architecture} with these classes: " + "; ".join(faults))
     return missing, unused
+
+
+def _classes_of(architecture: str, model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
+    """How many classes the checkpoint is of, where it differs from `model` in that: its head's bias tells."""
+    ours = model.state_dict()
+    more = build(architecture, 250).state_dict()
+    heads = [name for name, value in more.items() if value.shape[:1] == (250,) and name in weights]
+    counts = {int(weights[name].shape[0]) for name in heads if weights[name].ndim == ours[name].ndim}
+    return counts.pop() if len(counts) == 1 and counts != {int(ours[heads[0]].shape[0])} else None
 
 
 def _listed(names: Sequence[str]) -> str:

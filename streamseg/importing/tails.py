@@ -116,27 +116,30 @@ def choose(model: onnx.ModelProto, probe: Probe, classes: int, wish: str | None)
         return found, "as said"
     if len(names) == 1:
         return names[0], "the only one"
-    shapes = {name: probe(name).shape for name in names}
-    ranked = sorted(names, key=lambda name: (-_fit(probe(name), classes), names.index(name)))
-    best, score = ranked[0], _fit(probe(ranked[0]), classes)
-    listed = ", ".join(f"{shown(n)} {list(shapes[n])}" for n in names)
-    if score == 0:
+    makers = {name: node for node in model.graph.node for name in node.output if name}
+    fits = {name: _fit(name, makers, probe, classes) for name in names}
+    listed = ", ".join(f"{shown(n)} {list(probe(n).shape)}" for n in names)
+    best = max(names, key=lambda name: fits[name])  # of equals the first
+    if fits[best] == 0:
         raise EngineError(f"no output is a map of {classes} classes: {listed}; choose one with --output")
-    equal = sum(_fit(probe(name), classes) == score for name in names)
-    why = f"the first of {equal} alike" if equal > 1 else "the only one that fits"
+    equal = sum(value == fits[best] for value in fits.values())
+    why = f"the first of {equal} alike" if equal > 1 else "the one that fits best"
     return best, f"{why} among {listed}; --output NAME takes another"
 
 
-def _fit(value: NDArray[Any], classes: int) -> float:
-    """How much an output looks like a segmentation: scores of each class before a label map, larger before smaller."""
+def _fit(name: str, makers: Mapping[str, Any], probe: Probe, classes: int) -> float:
+    """How much an output looks like the segmentation: scores of each class (or labels made of some) before a mere label
+    map, what is not called auxiliary before what is, larger before smaller."""
+    value = probe(name)
     if value.ndim not in (2, 3, 4) or min(value.shape[-2:]) < 2:
         return 0.0
-    axis = class_axis(value.shape, classes)
-    if value.dtype.kind == "f" and axis is not None:
-        return 2.0 + value.size / 1e12
-    if _is_map(value.shape) and (value.dtype.kind in "iub" or classes == 2):
-        return 1.0
-    return 0.0
+    axis = class_axis(value.shape, classes) if value.dtype.kind == "f" else None
+    points = 2.0
+    if axis is None:
+        if not _is_map(value.shape) or not (value.dtype.kind in "iub" or classes == 2):
+            return 0.0
+        points = 2.0 if _before_argmax(makers, name, probe) else 1.0
+    return points + max(extent(value.shape, axis)) / 1e6 - 0.5 * ("aux" in shown(name).lower())
 
 
 def trace(model: onnx.ModelProto, output: str, probe: Probe, classes: int, size: tuple[int, int]) -> Tail:

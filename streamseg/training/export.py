@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -43,10 +44,20 @@ def export_network(model: nn.Module, path: Path) -> None:
             dynamic_axes=free,
         )
     try:
+        _state_classes(model, part)
         _check(model, part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _state_classes(model: nn.Module, path: Path) -> None:
+    """Writes their number into the output's shape: the exporter loses it where a network ends in a Resize."""
+    with torch.inference_mode():
+        classes = model(torch.zeros(1, 3, 96, 128)).shape[1]
+    network = onnx.load(path)
+    network.graph.output[0].type.tensor_type.shape.dim[1].dim_value = classes
+    onnx.save(network, path)
 
 
 def _check(model: nn.Module, path: Path) -> None:
