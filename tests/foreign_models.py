@@ -86,7 +86,9 @@ class Foreign:
         if self.answer_layout == "nhwc":
             x, axis = op("Transpose", x, perm=[0, 2, 3, 1]), 3
         name, _, dtype = self.answer.partition("-")
-        if name == "softmax":
+        if name == "softmax" and self.opset < 13:  # as PyTorch exported it then: classes last, columns before rows
+            x = op("Transpose", op("Softmax", op("Transpose", x, perm=[0, 3, 2, 1]), axis=3), perm=[0, 3, 2, 1])
+        elif name == "softmax":
             x = op("Softmax", x, axis=axis)
         if name == "sigmoid":  # scaled down: where it is 1.0 for several classes, the model knows no answer itself
             x = op("Sigmoid", op("Mul", x, constant("tenth", 0.1)))

@@ -80,6 +80,7 @@ VARIANTS = {
     "any-size": Foreign(size=None),
     "opset-11": Foreign(opset=11, answer="argmax"),
     "opset-12-resize": Foreign(opset=12, resize="align_corners"),
+    "opset-11-softmax": Foreign(opset=11, answer="softmax", resize="half_pixel"),
     "two-outputs": Foreign(second=True),
 }
 

@@ -42,6 +42,8 @@ class Tail:
     classes: int
     axis: int | None
     rank: int
+    swapped: bool = False
+    """Whether its columns come before its rows."""
     aligned: str | None = None
     within: tuple[int, int] | None = None
     """(H, W) of the only picture that the model takes, when smaller ones are padded to it."""
@@ -79,22 +81,27 @@ class Tail:
             if axis is not None:
                 axis += 1
             x = g.op("Unsqueeze", x, g.constant("missing", missing, np.int64))
-        return g.op("Transpose", x, perm=[0, 3, 1, 2]) if axis == 3 else x
+        perm = [0, axis or 1, *_rows_and_columns(axis or 1, self.swapped)]
+        return x if perm == [0, 1, 2, 3] else g.op("Transpose", x, perm=perm)
 
 
-def extent(shape: tuple[int, ...], axis: int | None) -> tuple[int, int]:
+def extent(shape: tuple[int, ...], axis: int | None, swapped: bool = False) -> tuple[int, int]:
     """(h, w) of scores whose classes are dimension `axis`, or of a map."""
-    if axis is None:
-        return shape[-2], shape[-1]
     h, w = [n for i, n in enumerate(shape) if i != axis][-2:]
-    return h, w
+    return (w, h) if swapped else (h, w)
+
+
+def _rows_and_columns(axis: int, swapped: bool) -> tuple[int, int]:
+    """The dimensions, of four, that are rows and columns where the classes are dimension `axis`."""
+    first, second = (dim for dim in (1, 2, 3) if dim != axis)
+    return (second, first) if swapped else (first, second)
 
 
 def padded(tail: Tail, shape: tuple[int, ...], within: tuple[int, int]) -> tuple[Tail, int] | None:
     """(the same for pictures that are padded to `within` (H, W), the multiple that their sizes must be of); None where
     the picture's part cannot be told. `shape`: of the tensor for a whole picture."""
     if tail.aligned is None:
-        rows, columns = extent(shape, tail.axis)
+        rows, columns = extent(shape, tail.axis, tail.swapped)
         stride = within[0] // rows
         if (rows * stride, columns * stride) == within and math.lcm(8, stride) <= 64:
             return replace(tail, within=within), math.lcm(8, stride)
@@ -257,19 +264,21 @@ def _before_softmax(
             tail = replace(tail, tensor=before)
         elif node.op_type == "Transpose":
             perm = list(_attribute(node, "perm", [3, 2, 1, 0]))
-            if perm not in ([0, 3, 1, 2], [0, 2, 3, 1]):
+            if perm[0] != 0:
                 break
-            tail = replace(tail, tensor=before, axis=perm[axis])
+            rows, columns = (perm[dim] for dim in _rows_and_columns(axis, tail.swapped))
+            tail = replace(tail, tensor=before, axis=perm[axis], swapped=rows > columns)
         elif node.op_type == "Softmax" and _attribute(node, "axis", -1) % 4 == axis:
             tail = replace(tail, tensor=before, steps=(*tail.steps, "the logits before its softmax"))
         elif node.op_type == "Sigmoid" and not resized:
             tail = replace(tail, tensor=before, steps=(*tail.steps, "the logits before its sigmoid"))
-        elif node.op_type == "Resize" and not resized and (how := _upsampling(node, axis, probe, size)) is not None:
+        elif node.op_type == "Resize" and not resized and (how := _upsampling(node, tail, probe, size)) is not None:
             resized = how != "none"
             if resized:
-                smaller = "x".join(str(n) for n in _spatial(probe(before).shape, axis))
+                extent_before = extent(probe(before).shape, axis, tail.swapped)
+                smaller = "x".join(map(str, extent_before))
                 step = f"the {smaller} scores before its upsampling"
-                tail = replace(tail, aligned=_aligned(how, probe(before).shape, axis, size), steps=(*tail.steps, step))
+                tail = replace(tail, aligned=_aligned(how, extent_before, size), steps=(*tail.steps, step))
             tail = replace(tail, tensor=before)
         else:
             break
@@ -283,14 +292,10 @@ def _kind(value: NDArray[Any], tail: Tail, makers: Mapping[str, Any]) -> Kind:
     return "probabilities" if certain else "logits"
 
 
-def _spatial(shape: tuple[int, ...], axis: int) -> tuple[int, int]:
-    h, w = shape[2:] if axis == 1 else shape[1:3]
-    return h, w
-
-
-def _upsampling(node: Any, axis: int, probe: Probe, size: tuple[int, int]) -> str | None:
+def _upsampling(node: Any, tail: Tail, probe: Probe, size: tuple[int, int]) -> str | None:
     """How a Resize made scores of the picture's own size, bilinearly; "none" where it changed nothing."""
-    before, after = (_spatial(probe(name).shape, axis) for name in (node.input[0], node.output[0]))
+    ends = (node.input[0], node.output[0])
+    before, after = (extent(probe(name).shape, tail.axis, tail.swapped) for name in ends)
     if before == after:
         return "none"
     how = _attribute(node, "coordinate_transformation_mode", b"half_pixel").decode()
@@ -299,9 +304,9 @@ def _upsampling(node: Any, axis: int, probe: Probe, size: tuple[int, int]) -> st
     return how if linear and larger and how in _UPSAMPLED else None
 
 
-def _aligned(how: str, shape: tuple[int, ...], axis: int, size: tuple[int, int]) -> str | None:
+def _aligned(how: str, before: tuple[int, int], size: tuple[int, int]) -> str | None:
     """None where the program's own upsampling is the same one, and the scores are fine enough to be smoothed."""
-    fine = all(n * STRIDE >= s for n, s in zip(_spatial(shape, axis), size, strict=True))
+    fine = all(n * STRIDE >= s for n, s in zip(before, size, strict=True))
     return None if fine and how.endswith("half_pixel") else how
 
 
