@@ -97,6 +97,12 @@ def test_an_imported_model_answers_what_it_answers_by_itself(foreign: Foreign, b
     assert (bundle.path / "README.md").is_file()
 
 
+def test_old_softmaxes_and_upsamplings_are_seen_through(bring: Bring, tmp_path: Path) -> None:
+    foreign = Foreign(opset=11, answer="softmax", resize="align_corners")
+    bring(foreign.write(tmp_path), *foreign.options)
+    assert "the logits before its softmax; the 24x40 scores before its upsampling" in bring.output
+
+
 def test_strides_that_are_not_whole_work_with_smoothing(bring: Bring, tmp_path: Path) -> None:
     # 161 / 40 and 97 / 24: the pool leaves what does not fill a cell.
     foreign = Foreign(size=(161, 97), stride=4)
@@ -191,6 +197,17 @@ def test_what_is_no_model_is_told(content: bytes, bring: Bring, tmp_path: Path) 
     with pytest.raises(EngineError, match=r"wrong\.onnx is"):
         bring(path, "--classes", "voc")
     left_alone(tmp_path)
+
+
+def test_weights_in_a_file_of_their_own_are_taken_in_or_missed(bring: Bring, tmp_path: Path) -> None:
+    path = tmp_path / "split.onnx"
+    big = {"save_as_external_data": True, "location": "split.data", "size_threshold": 0}
+    onnx.save(Foreign().model(), path, **big)
+    bundle = bring(path, *Foreign().options)
+    assert (answer(bundle, picture()) == own(Foreign(), picture())).mean() > 0.995
+    (tmp_path / "split.data").unlink()
+    with pytest.raises(EngineError, match="keeps its weights in a file that is not beside it"):
+        bring(path, *Foreign().options, name="other")
 
 
 def test_a_model_of_something_else_is_told(bring: Bring, tmp_path: Path) -> None:

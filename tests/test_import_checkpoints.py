@@ -38,6 +38,9 @@ def test_a_saved_network_comes_back_as_an_engine(architecture: str, bring: Bring
         logits = model(torch.from_numpy(x.transpose(2, 0, 1)[None].astype(np.float32)))
         scores = torch.nn.functional.interpolate(logits.softmax(1), rgb.shape[:2], mode="bilinear")
     assert (answer(bundle, rgb) == scores[0].argmax(0).numpy()).mean() > 0.99
+    assert (bundle.path / "weights.pt").is_file()  # what a recipe's `init` starts from
+    assert bundle.manifest.parameters
+    assert bundle.manifest.gmac
 
 
 @pytest.mark.parametrize(

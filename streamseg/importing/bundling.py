@@ -92,6 +92,8 @@ def _from_onnx(request: Request, frame: Frame, folder: Path) -> tuple[Proof, Map
 def _from_checkpoint(request: Request, frame: Frame, folder: Path) -> tuple[Proof, Mapping[str, str]]:
     try:
         from streamseg.importing import checkpoint
+        from streamseg.training import weights
+        from streamseg.training.bundle import multiply_accumulates
         from streamseg.training.export import export_network
     except ModuleNotFoundError as error:
         raise ConfigError(f"checkpoints need {error.name}; pip install 'streamseg[train]'") from None
@@ -105,6 +107,13 @@ def _from_checkpoint(request: Request, frame: Frame, folder: Path) -> tuple[Proo
     mean, std = request.wish.normalised(loaded.mean, loaded.std)
     entry = InputEntry(width=width, height=height, multiple=onnx_model.multiple_of(width, height), mean=mean, std=std)
     bundle = _written(request, folder, network, entry)
+    deployed = [p for name, p in loaded.model.named_parameters() if not name.startswith(loaded.auxiliary)]
+    measured = {
+        "parameters": sum(p.numel() for p in deployed),
+        "gmac": round(multiply_accumulates(loaded.model, width, height) / 1e9, 3),
+    }
+    bundle = write(folder, bundle.manifest.model_copy(update=measured), bundle.program)
+    weights.write(folder, request.architecture, [c.name for c in request.classes], loaded.model)
     notes = {"size": f"{width}x{height}, and others", "pixels": f"mean {mean}, std {std}, of RGB in 0..1"}
     return prove.prove(bundle, frame, None), {**loaded.notes, **notes}
 
@@ -127,19 +136,17 @@ def _written(request: Request, folder: Path, network: onnx.ModelProto, entry: In
 def _aside(folder: Path) -> Iterator[Path]:
     """A new folder beside `folder`, which it replaces when all went well; else nothing is left of it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    # Two folders deep, where nobody looks for engines.
+    aside = Path(tempfile.mkdtemp(prefix=".importing-", dir=folder.parent))
+    work = aside / folder.name
     try:
+        work.mkdir()
         yield work
-        work.chmod(0o755)  # mkdtemp's folder is for its owner alone
         if folder.exists():
-            old = work.with_name(work.name + ".old")
-            folder.rename(old)
-            work.rename(folder)
-            shutil.rmtree(old)
-        else:
-            work.rename(folder)
+            folder.rename(aside / "replaced")
+        work.rename(folder)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def name_of(source: Path) -> str:

@@ -33,6 +33,7 @@ class Loaded:
     """The network with its weights; `notes` name what was missing or unused (auxiliary heads only)."""
 
     model: nn.Module
+    auxiliary: tuple[str, ...]
     mean: Triple
     std: Triple
     notes: Mapping[str, str]
@@ -42,7 +43,7 @@ def load(path: Path, architecture: str, classes: int) -> Loaded:
     """Raises EngineError for what is no checkpoint, or not of this network; ConfigError for an unknown one."""
     model = build(architecture, classes)
     weights = unwrapped(read(path), set(model.state_dict()))
-    auxiliary = tuple(getattr(model, "auxiliary", ())) or ("aux",)
+    auxiliary = auxiliary_of(model)
     missing, unused = _verified(path, architecture, model, weights, auxiliary)
     ours = model.state_dict()
     model.load_state_dict({name: weights[name] for name in ours if name in weights}, strict=False)
@@ -53,7 +54,13 @@ def load(path: Path, architecture: str, classes: int) -> Loaded:
         "missing": _listed(missing) or "none",
         "unused": _listed(unused) or "none",
     }
-    return Loaded(model, mean, std, notes)
+    return Loaded(model, auxiliary, mean, std, notes)
+
+
+def auxiliary_of(model: nn.Module) -> tuple[str, ...]:
+    """How the names of the weights begin that only training needs."""
+    stated = getattr(model, "auxiliary", ())
+    return ((stated,) if isinstance(stated, str) else tuple(stated)) or ("aux",)
 
 
 def read(path: Path) -> Any:

@@ -56,6 +56,8 @@ def _loaded(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise EngineError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception as error:
+        if "external data" in str(error).lower() or "should be stored in" in str(error):
+            raise EngineError(f"{path} keeps its weights in a file that is not beside it: {_one_line(error)}") from None
         raise EngineError(f"{path} is no ONNX model, or is cut short: {_one_line(error)}") from None
 
 

@@ -270,6 +270,8 @@ def _before_softmax(
             tail = replace(tail, tensor=before, axis=perm[axis], swapped=rows > columns)
         elif node.op_type == "Softmax" and _attribute(node, "axis", -1) % 4 == axis:
             tail = replace(tail, tensor=before, steps=(*tail.steps, "the logits before its softmax"))
+        elif node.op_type == "Reshape" and (flat := _flat_softmax(makers, before)) is not None:
+            tail = replace(tail, tensor=flat, steps=(*tail.steps, "the logits before its softmax"))
         elif node.op_type == "Sigmoid" and not resized:
             tail = replace(tail, tensor=before, steps=(*tail.steps, "the logits before its sigmoid"))
         elif node.op_type == "Resize" and not resized and (how := _upsampling(node, tail, probe, size)) is not None:
@@ -283,6 +285,13 @@ def _before_softmax(
         else:
             break
     return replace(tail, kind=_kind(probe(tail.tensor), tail, makers))
+
+
+def _flat_softmax(makers: Mapping[str, Any], name: str) -> str | None:
+    """What the softmax of opset 12 and before was taken of, which the version converter flattens for it."""
+    softmax = makers.get(name)
+    flat = makers.get(softmax.input[0]) if softmax is not None and softmax.op_type == "Softmax" else None
+    return flat.input[0] if flat is not None and flat.op_type == "Flatten" else None
 
 
 def _kind(value: NDArray[Any], tail: Tail, makers: Mapping[str, Any]) -> Kind:
