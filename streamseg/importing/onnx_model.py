@@ -16,7 +16,7 @@ from onnx.utils import Extractor
 
 from streamseg.engine.smoothing import Graph
 from streamseg.errors import EngineError
-from streamseg.importing import heads, reading, tails
+from streamseg.importing import heads, reading, tails, tracing
 from streamseg.importing.heads import Head, Wish
 from streamseg.importing.reading import shown
 from streamseg.importing.running import run
@@ -40,7 +40,7 @@ class Adapted:
     def own_labels(self, rgb: U8) -> U8:
         """The model's own answer to a picture u8 [H, W, 3] of the input's size, as labels [H, W], by its own graph."""
         value = run(self.source, self.head.feed(rgb), [self.output])[self.output]
-        axis = tails.class_axis(value.shape, self.tail.classes)
+        axis = tracing.class_axis(value.shape, self.tail.classes)
         if axis is not None:
             value = np.moveaxis(value, axis, -1).reshape(*_spatial(value.shape, axis), self.tail.classes)
             return np.asarray(_enlarged(np.asarray(value, np.float32), rgb).argmax(-1), np.uint8)
@@ -84,8 +84,8 @@ def adapt(path: Path, classes: int, wish: Wish, output: str | None, rgb: U8) -> 
     def probe(name: str) -> NDArray[Any]:
         return run(source, feed, [name])[name]
 
-    name, why = tails.choose(source, probe, classes, output)
-    tail = tails.trace(source, name, probe, classes, (head.height, head.width))
+    name, why = tracing.choose(source, probe, classes, output)
+    tail = tracing.trace(source, name, probe, classes, (head.height, head.width))
     network = _joined(source, head, tail)
     fixed = head.fixed or not _resizable(network, head)
     multiple = multiple_of(head.width, head.height)
