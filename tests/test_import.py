@@ -118,6 +118,38 @@ def test_strides_that_are_not_whole_work_with_smoothing(bring: Bring, tmp_path: 
         assert (labels == answer(bundle, rgb)).mean() > 0.98
 
 
+def test_openvino_alone_is_enough(bring: Bring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamseg.importing import running
+
+    monkeypatch.setattr(running, "find_spec", lambda name: None)
+    foreign = Foreign(layout="nhwc", kind="u8", answer="argmax", resize="align_corners", **RAW)
+    bring(foreign.write(tmp_path), *foreign.options)
+    assert "before its argmax; the 24x40 scores" in bring.output
+
+
+def test_files_of_2018_are_brought_up_to_date(bring: Bring, tmp_path: Path) -> None:
+    """Opset 9: Upsample, and every weight an input too."""
+    weights = [
+        numpy_helper.from_array(np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1) * 20, "w"),
+        numpy_helper.from_array(np.array([1, 1, 4, 4], np.float32), "scales"),
+    ]
+    nodes = [
+        helper.make_node("AveragePool", ["input"], ["pooled"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Conv", ["pooled", "w"], ["scores"]),
+        helper.make_node("Upsample", ["scores", "scales"], ["output"], mode="linear"),
+    ]
+    sizes = {"input": [1, 3, HEIGHT, WIDTH], "w": [3, 3, 1, 1], "scales": [4]}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items()]
+    out = helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 3, HEIGHT, WIDTH])
+    graph = helper.make_graph(nodes, "old", inputs, [out], weights)
+    path = tmp_path / "old.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=3), path)
+    rgb = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    rgb[:, :53, 0] = rgb[:, 53:107, 1] = rgb[:, 107:, 2] = 200
+    labels = answer(bring(path, "--classes", "red,green,blue", "--pixels", "0..1"), rgb)
+    assert [int(labels[48, x]) for x in (20, 80, 140)] == [0, 1, 2]
+
+
 def test_a_model_of_one_size_gets_other_aspects_padded_not_stretched(bring: Bring, tmp_path: Path) -> None:
     foreign = Foreign(size=(160, 160), resize="align_corners", answer="argmax")
     bundle = bring(foreign.write(tmp_path), *foreign.options)

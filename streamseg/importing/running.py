@@ -47,6 +47,7 @@ def _openvino(model: bytes, feed: dict[str, Array], names: list[str]) -> Sequenc
 
     import streamseg.engine.openvino_backend  # noqa: F401  it keeps OpenVINO from calling home
 
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     answers = compiled(feed)
     return [np.array(answers[name]) for name in names]
