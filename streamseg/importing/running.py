@@ -43,11 +43,6 @@ def _onnxruntime(model: bytes, feed: dict[str, Array], names: list[str]) -> Sequ
 
 
 def _openvino(model: bytes, feed: dict[str, Array], names: list[str]) -> Sequence[Array]:
-    import openvino
+    from streamseg.engine.openvino_backend import run_once
 
-    import streamseg.engine.openvino_backend  # noqa: F401  it keeps OpenVINO from calling home
-
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    answers = compiled(feed)
-    return [np.array(answers[name]) for name in names]
+    return run_once(model, feed, names)
