@@ -23,6 +23,11 @@ StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Side = Annotated[int, Field(ge=32, le=8192)]
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Box = tuple[Share, Share, Share, Share]
+"""[x, y, width, height] in shares of the picture."""
+
+
 class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -71,6 +76,17 @@ class SmoothingConfig(Model):
     """0: none; 1: a time constant, at any frame rate, of 0.5 s (average) or of 4 s where nothing moves (adaptive)."""
 
 
+class MotionConfig(Model):
+    """Frames on which nothing moved are not analysed: the last result is published again (`reused` in the header)."""
+
+    skip: Literal["auto", "on", "off"] = "auto"
+    """auto: for live streams; of a file every frame is analysed."""
+    refresh_s: Annotated[float, Field(ge=0, le=3600)] = 1.0
+    """The longest age of a result before inference runs anyway."""
+    ignore: tuple[Box, ...] = ()
+    """Where motion does not count (a flag, a screen, the clock in the corner)."""
+
+
 class StreamConfig(Model):
     id: StreamId | None = None
     """Its name on the wire; by default made from the source."""
@@ -86,6 +102,7 @@ class StreamConfig(Model):
     """Files only: as fast as they are analysed, or at their own rate, as a camera would."""
     stall_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
     """A live stream that sends nothing for this long is taken for lost and opened again."""
+    motion: MotionConfig = MotionConfig()
 
     @field_validator("source")
     @classmethod

@@ -159,5 +159,6 @@ def _map_fields(result: Result, encoding: str) -> dict[str, Any]:
         "encoding": encoding,
         "engine": result.engine,
         "smoothed": result.smoothed,
+        **({"reused": True} if result.reused else {}),
         "roi": {"x": roi.x, "y": roi.y, "width": roi.width, "height": roi.height},
     }

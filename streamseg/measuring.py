@@ -29,7 +29,11 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which split of the folder.")] = "test",
     smoothing: Annotated[
         str | None,
-        typer.Option(metavar="MODE[:STRENGTH],…", help="off, average:0.2, …; clips only. Several are compared."),
+        typer.Option(
+            metavar="MODE[:STRENGTH][+skip],…",
+            help="off, average:0.2, …; clips only. Several are compared. +skip: frames on which nothing moved are not "
+            "analysed, as of live streams.",
+        ),
     ] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Analyse at this size, not the daemon's.")] = None,
     save_labels: Annotated[
@@ -49,17 +53,19 @@ def evaluate(
 
     streamseg eval street-edge ../shared/data/camvid --split test --json
     streamseg eval street-edge gate.mp4 yard.mp4 --smoothing off,average
+    streamseg eval street-edge gate.mp4 --smoothing adaptive,adaptive+skip
     streamseg eval street-edge gate.mp4 --video side-by-side.mp4
     """
     modes = smoothing.split(",") if smoothing else ["off", ""] if video else [""]
     configs = {}
     for mode in modes:
-        name, _, strength = mode.partition(":")
+        name, _, strength = mode.removesuffix("+skip").partition(":")
         options = {"engine.name": engine, "engine.size": size and size.split("x")}
         options |= {"smoothing.mode": name or None, "smoothing.strength": strength or None}
-        configs[mode] = configured("synthetic://street", overrides, options)
+        skip = ["streams[0].motion.skip=on"] if mode.endswith("+skip") else []
+        configs[mode] = configured("synthetic://street", [*(overrides or []), *skip], options)
     shown = foreground.split(",") if foreground else []
-    if len(data) > 1 or len(configs) > 1 or video:
+    if len(data) > 1 or len(configs) > 1 or video or modes[0].endswith("+skip"):
         if save_labels:
             raise ConfigError("--save-labels takes one clip and one way of smoothing")
         return _compared(configs, data, shown, video, as_json)

@@ -19,7 +19,7 @@ class StreamMetrics:
         self._lock = threading.Condition()
         self.state: StreamState = "connecting"
         self.frames = 0
-        self.published = 0
+        self.published = self.reused = 0  # reused: published without inference, as nothing moved
         self.dropped: Counter[str] = Counter()
         self.decode_us = 0
         self.expected: int | None = None  # frames in the file, where it says so
@@ -38,9 +38,10 @@ class StreamMetrics:
                 self.dropped[reason] += count
                 self._lock.notify_all()
 
-    def publish(self) -> None:
+    def publish(self, *, reused: bool = False) -> None:
         with self._lock:
             self.published += 1
+            self.reused += reused
             self._recent.append(time.monotonic())
             self._lock.notify_all()
 
@@ -58,7 +59,7 @@ class StreamMetrics:
         return self.frames - self.published - self.dropped.total()
 
     def snapshot(self) -> dict[str, Any]:
-        """JSON-ready: state, fps over the last seconds, frames, published, dropped by reason."""
+        """JSON-ready: state, fps over the last seconds, frames, published, of these reused, dropped by reason."""
         with self._lock:
             since = time.monotonic() - RATE_WINDOW_SECONDS
             recent = [t for t in self._recent if t >= since]
@@ -68,5 +69,6 @@ class StreamMetrics:
                 "fps": round(fps, 2),
                 "frames": self.frames,
                 "published": self.published,
+                "reused": self.reused,
                 "dropped": dict(self.dropped),
             }

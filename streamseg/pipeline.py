@@ -10,21 +10,22 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from streamseg.channel import Inbox
-from streamseg.config import Config
+from streamseg.config import Config, StreamConfig
 from streamseg.engine.bundle import find
 from streamseg.engine.engine import Engine
 from streamseg.errors import FrameError, SourceError, StageError
 from streamseg.ingest.reader import StreamReader, read_options
 from streamseg.metrics import StreamMetrics
+from streamseg.motion import MotionGate
 from streamseg.publish import Publisher
-from streamseg.types import Frame, StreamState
+from streamseg.types import Frame, Result, StreamState
 
 log = logging.getLogger("streamseg")
 STOP_LINGER_SECONDS = 1.0
@@ -63,6 +64,7 @@ class Pipeline:
             status=lambda: {name: m.snapshot() for name, m in self.metrics.items()},
         )
         self._inbox = Inbox(size_key=self._size)
+        self._gates = {stream.name: gate_of(stream) for stream in config.streams}
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._closed = False
@@ -150,14 +152,9 @@ class Pipeline:
             if self.config.publish.wait_subscriber:
                 self._hold()
             while frames := self._inbox.take(self.engine.max_batch, wait_s):
-                try:
-                    results = self.engine.run(frames)
-                except FrameError as error:
-                    self._skip(frames, error)
-                    continue
-                for result in results:
+                for result in self._results(frames):
                     self.publisher.publish(result)
-                    self.metrics[result.frame.stream].publish()
+                    self.metrics[result.frame.stream].publish(reused=result.reused)
         except StageError as error:
             self._crash = None if self._stopping.is_set() else error
         except BaseException as error:
@@ -165,6 +162,25 @@ class Pipeline:
             self._crash = StageError("inference", error)
         finally:
             self._ended.set()
+
+    def _results(self, frames: list[Frame]) -> Iterator[Result]:
+        """First of frames on which nothing moved, as they are ready; then of the others, from the engine."""
+        moved: list[Frame] = []
+        for frame in frames:
+            again = self._gates[frame.stream].reuse(frame)
+            if again is None:
+                moved.append(frame)
+            else:
+                yield again
+        if not moved:
+            return
+        try:
+            results = self.engine.run(moved)
+        except FrameError as error:
+            return self._skip(moved, error)
+        for result in results:
+            self._gates[result.frame.stream].keep(result)
+            yield result
 
     def _hold(self) -> None:
         """Returns when somebody has subscribed; or when nothing is left to wait with, as every source has failed."""
@@ -208,6 +224,10 @@ class Pipeline:
         except StageError:
             if not self._stopping.is_set():  # a publisher that is closing tells the end of every stream itself
                 raise
+
+
+def gate_of(stream: StreamConfig) -> MotionGate:
+    return MotionGate(stream.motion.refresh_s, stream.motion.ignore)
 
 
 def engine_of(config: Config, *, threads: int | None = None) -> Engine:

@@ -70,6 +70,10 @@ class Picture(Protocol):
         """The picture at its own size as YUV 4:2:0."""
         ...
 
+    def luma(self) -> U8:
+        """u8 [height, width], read only; of most pictures a view of what the decoder made."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -94,6 +98,8 @@ class Frame:
     """Media time, never going back: PTS for files, arrival for live streams. Its differences drive smoothing."""
     state_key: int
     picture: Picture = field(repr=False)
+    thumbnail: U8 | None = field(default=None, repr=False)
+    """A small picture of its luma (see `motion`); None: analyse it, whatever moved."""
 
 
 MakeLabels = Callable[[], U8]
@@ -113,8 +119,15 @@ class Result:
     roi: Roi
     wait_us: int
     infer_us: int
+    reused: bool = False
+    """Nothing moved since an earlier frame, whose labels these are."""
 
     @cached_property
     def labels(self) -> U8:
         """u8 [H', W'], one class id a pixel (255: none)."""
         return self.make_labels()
+
+    def repeatable(self) -> Callable[[Frame], Result]:
+        """What makes a result with the same labels for a later frame. It does not keep this one's picture alive."""
+        labels, engine, smoothed, roi = self.make_labels, self.engine, self.smoothed, self.roi
+        return lambda frame: Result(frame, labels, engine, smoothed, roi, wait_us=0, infer_us=0, reused=True)

@@ -29,7 +29,8 @@ replay         true: a last value re-sent for a late joiner. XPUB cannot address
 =============  ======================================================================================================
 
 mask and labels add `width`, `height` (of the map), `encoding`, `engine` (name@digest), `smoothed`, and
-`roi` {x, y, width, height}: the part of the source picture that the map covers, in source pixels.
+`roi` {x, y, width, height}: the part of the source picture that the map covers, in source pixels. `reused`: true where
+nothing moved and the map is an earlier frame's; else it is left out.
 
 mask adds `class` {id, name}, `pixels` (how many are set) and `bbox`: [x, y, width, height] in the mask's own pixels,
 null when empty. Masks are sent also when empty.
@@ -37,6 +38,7 @@ null when empty. Masks are sent also when empty.
 labels adds `classes` [{id, name, colour [r, g, b], pixels}], every class of the engine; 255 in the map is "none".
 
 event adds `state` (connecting, running, reconnecting, ended, failed), `reason` (a short word), `detail` (a sentence).
+While running, reason tells what was noticed: size-changed, scene-cut, camera-moving, camera-steady.
 
 heartbeat adds `streams` {id: {state, fps, frames, published, dropped {reason: n}, seq {topic: n}}}, `engine`,
 `encoded` {kind: n}, `uptime_s` and `subscriptions` (how many different prefixes are subscribed to).
@@ -188,6 +190,7 @@ class Header:
     encoding: Encoding | None = None
     engine: str | None = None
     smoothed: bool | None = None
+    reused: bool = False
     roi: Roi | None = None
     class_: ClassCount | None = None
     pixels: int | None = None
@@ -279,6 +282,7 @@ def _map(check: _Fields, kind: Kind) -> dict[str, Any]:
         "encoding": check.choice("encoding", ENCODINGS),
         "engine": check.text("engine"),
         "smoothed": check.boolean("smoothed"),
+        "reused": "reused" in check.raw and check.boolean("reused"),
         "roi": Roi(*(roi.count(name) for name in ("x", "y", "width", "height"))),
     }
     if kind == "labels":

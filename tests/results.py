@@ -40,6 +40,9 @@ class GreyPicture:
         chroma = np.full((-(-self.height // 2), -(-self.width // 2)), 128, np.uint8)
         return Planes(y, chroma, chroma, full_range=False)
 
+    def luma(self) -> U8:
+        return self.planes().y
+
 
 def result(
     number: int,

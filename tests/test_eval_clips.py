@@ -167,7 +167,7 @@ def test_without_truth_the_video_has_three_panels(
 ) -> None:
     compared = report(clip("h264", frames=12), "--video", tmp_path / "seen.mkv")
     assert compared["modes"] == ["off", "average"]
-    assert compared["mean"]["off"].keys() == {"changed"}
+    assert compared["mean"]["off"].keys() == {"inferred", "changed"}
     frames = decoded(tmp_path / "seen.mkv")
     assert (len(frames), frames[0][1].shape) == (12, (240, 3 * 320, 3))
 

@@ -39,7 +39,7 @@ def test_a_file_delivers_every_frame_once_and_in_order(kind: str, options: dict[
     reading, frames, numbers = read_all(clip(kind, frames=40, **options))
     assert numbers == [frame.number for frame in frames] == list(range(40))
     assert reading.metrics.snapshot() | {"fps": 0} == {
-        "state": "ended", "fps": 0, "frames": 40, "published": 40, "dropped": {},
+        "state": "ended", "fps": 0, "frames": 40, "published": 40, "reused": 0, "dropped": {},
     }  # fmt: skip
     assert reading.states == ["connecting", "running", "ended"]
     assert {frame.clock for frame in frames} == {"file"}

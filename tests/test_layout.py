@@ -18,7 +18,7 @@ PACKAGE = ROOT / "streamseg"
 
 LAYERS: tuple[set[str], ...] = (
     {"types", "errors", "config", "source", "synthetic"},
-    {"channel", "wire", "codec", "rle", "metrics"},
+    {"channel", "wire", "codec", "rle", "metrics", "motion"},
     {
         "ingest",
         "engine",

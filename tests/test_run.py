@@ -30,7 +30,7 @@ def test_a_file_ends_the_run_with_all_its_frames_published(run: Callable[..., Ru
     report = report_of(run(clip("h264", frames=50), "--json").wait())
     ((name, stream),) = report["streams"].items()
     assert name.startswith("h264-frames50")
-    assert stream == {"state": "ended", "fps": stream["fps"], "frames": 50, "published": 50, "dropped": {}}
+    assert stream == {"state": "ended", "fps": stream["fps"], "frames": 50, "published": 50, "reused": 0, "dropped": {}}
     assert report["encoded"] == {}, "nobody subscribed"
     assert report["failed"] == {}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from streamseg.engine import program
 from streamseg.engine.backends import CompileOptions, Precision, Program, State, choose
@@ -94,7 +95,7 @@ class Engine:
         return [
             Result(
                 frame=frame,
-                make_labels=make_labels,
+                make_labels=cache(make_labels),
                 engine=self.bundle.identity,
                 smoothed=self.spec.smooths,
                 roi=Roi(0, 0, frame.picture.width, frame.picture.height),

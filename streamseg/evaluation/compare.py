@@ -19,9 +19,10 @@ from streamseg.evaluation.panels import Panels
 from streamseg.evaluation.scoring import ClipScore, Watch, rounded, score
 from streamseg.evaluation.temporal import Entry, mean_lag
 from streamseg.evaluation.truth import Truth, read_truth
-from streamseg.pipeline import engine_of
+from streamseg.pipeline import engine_of, gate_of
 
 MEASURES = {
+    "inferred": "frames analysed",
     "miou": "mIoU",
     "miou_present": "mIoU of classes present",
     "pixel_accuracy": "pixel accuracy",
@@ -58,6 +59,7 @@ def run(
     if video is not None and len(clips) > 1:
         raise ConfigError(f"--video shows one clip, not {len(clips)}")
     engines = dict(_engines(configs))
+    gates = {n: gate_of(c.streams[0]) for n, c in zip(engines, configs.values(), strict=True) if skips(c)}
     first = next(iter(engines.values()))
     chosen = class_ids(first.classes, foreground)
     results: list[dict[str, ClipScore]] = []
@@ -67,7 +69,7 @@ def run(
         if video is not None:
             watches.append(opened.enter_context(Panels(video, first.classes, truths[0])))
         for number, (clip, truth) in enumerate(zip(clips, truths, strict=True)):
-            results.append(score(engines, clip, truth, foreground=chosen, state_key=number, watches=watches))
+            results.append(score(engines, clip, truth, foreground=chosen, number=number, gates=gates, watches=watches))
     rows = [{mode: _measures(s, first) for mode, s in result.items()} for result in results]
     base = "off" if "off" in engines else next(iter(engines))
     means = {mode: _mean(mode, rows, results) for mode in engines}
@@ -83,6 +85,10 @@ def run(
         "change": {mode: _change(mode, base, means, rows, results) for mode in engines if mode != base},
         "seconds": round(time.monotonic() - begin, 2),
     }
+
+
+def skips(config: Config) -> bool:
+    return config.streams[0].motion.skip == "on"
 
 
 def _truth(clip: Path, watched: bool) -> Truth | None:

@@ -42,6 +42,9 @@ class Still:
     def planes(self) -> Planes:
         raise NotImplementedError("stills are evaluated, not drawn")
 
+    def luma(self) -> U8:
+        return np.asarray(cv2.cvtColor(self._rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+
 
 def run(
     config: Config, data: Path | str, split: str, save_labels: Path | None = None, foreground: Sequence[str] = ()

@@ -25,6 +25,7 @@ from streamseg.evaluation.temporal import (
 )
 from streamseg.evaluation.truth import Truth
 from streamseg.ingest.frames import file_frames
+from streamseg.motion import MotionGate
 from streamseg.types import U8, Frame
 
 
@@ -47,7 +48,7 @@ class ClipScore:
 
     def __init__(self, names: Sequence[str], truth: Truth | None, foreground: Sequence[int] = ()) -> None:
         self._names, self._truth, self._chosen = list(names), truth, foreground
-        self.frames = 0
+        self.frames = self.inferred = 0
         self.confusion = Confusion(len(names))
         self._flicker = Flicker(len(names))
         self._consistency = Consistency(len(names))
@@ -87,7 +88,8 @@ class ClipScore:
 
     def report(self) -> dict[str, Any]:
         """The measures that this clip's truth allows, 0..1 but `lag_frames`; None where nothing could be counted."""
-        report: dict[str, Any] = {"changed": rounded(self._flicker.changed())}
+        report: dict[str, Any] = {"inferred": rounded(self.inferred / max(1, self.frames))}
+        report["changed"] = rounded(self._flicker.changed())
         if self._truth is None:
             return report
         report["flicker"] = rounded(self._flicker.share())
@@ -118,23 +120,34 @@ def score(
     truth: Truth | None,
     *,
     foreground: Sequence[int] = (),
-    state_key: int = 0,
+    number: int = 0,
+    gates: Mapping[str, MotionGate] | None = None,
     watches: Sequence[Watch] = (),
 ) -> dict[str, ClipScore]:
     """Every engine over every frame, decoded once. Clips that follow each other through the same engines take another
-    `state_key` each, so that nothing is carried over. Raises ConfigError when the truth has another number of frames.
-    """
+    `number` each, so that nothing is carried over. An engine with a gate skips frames on which nothing moved.
+    Raises ConfigError when the truth has another number of frames."""
     scores = {n: ClipScore([c.name for c in e.classes], truth, foreground) for n, e in engines.items()}
     frames = 0
-    for decoded in file_frames(clip):
-        frame = replace(decoded, state_key=state_key)
-        seen = {name: scores[name].add(engine.run([frame])[0].labels) for name, engine in engines.items()}
+    for decoded in file_frames(clip, skip_still=bool(gates)):
+        frame = replace(decoded, state_key=number * 1_000_000 + decoded.state_key)
+        seen = {n: scores[n].add(_labels(e, frame, (gates or {}).get(n), scores[n])) for n, e in engines.items()}
         for watch in watches:
             watch(frame, frames, seen)
         frames += 1
     if truth is not None and frames != len(truth):
         raise ConfigError(f"{clip} has {frames} frames, but {truth.path.name} has labels for {len(truth)}")
     return scores
+
+
+def _labels(engine: Engine, frame: Frame, gate: MotionGate | None, scored: ClipScore) -> U8:
+    result = gate.reuse(frame) if gate else None
+    if result is None:
+        result = engine.run([frame])[0]
+        scored.inferred += 1
+        if gate:
+            gate.keep(result)
+    return result.labels
 
 
 def stretched(labels: U8, shape: tuple[int, ...]) -> U8:

@@ -25,6 +25,7 @@ FILE: Clock = "file"
 OPEN_TIMEOUT_S = 5.0
 # Short, so that the thread looks at its stop flag: a stall shows only after twice this time (PyAV restarts its clock).
 READ_TIMEOUT_S = 0.5
+_LUMA_FIRST = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv21", "gray"}
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED, which PyAV does not name
 
 
@@ -103,6 +104,11 @@ class AvPicture:
         full = frame.format.name == "yuvj420p" or frame.color_range == ColorRange.JPEG
         y, u, v = (_plane(frame.planes[i]) for i in range(3))
         return Planes(y, u, v, full_range=full)
+
+    def luma(self) -> U8:
+        if self._frame.format.name in _LUMA_FIRST:
+            return _plane(self._frame.planes[0])
+        return self.planes().y
 
     def _matrix(self) -> Colorspace | None:
         # swscale takes BT.601 where a stream does not say; HD cameras that say nothing mean BT.709.

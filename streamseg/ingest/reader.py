@@ -13,9 +13,11 @@ from streamseg.channel import Inbox
 from streamseg.config import StreamConfig
 from streamseg.errors import SourceError
 from streamseg.ingest.capture import AvCapture, Capture, Captured, StreetCapture
+from streamseg.ingest.scene import News, SceneWatch
 from streamseg.metrics import StreamMetrics
+from streamseg.motion import thumbnail
 from streamseg.source import Source
-from streamseg.types import Frame, StreamState
+from streamseg.types import U8, Frame, StreamState
 
 log = logging.getLogger("streamseg")
 Announce = Callable[[str, int, StreamState, str, str], None]
@@ -26,7 +28,8 @@ Announce = Callable[[str, int, StreamState, str, str], None]
 class ReadOptions:
     """`fps` limits the analysis rate (0: every frame); `decode_threads` 0 chooses; `pace` plays a file at its own
     rate instead of as fast as it is analysed; `camera_clock` takes RTCP's time for `captured_ns`, where there is one;
-    `give_up_unopened` fails where the very first opening fails."""
+    `give_up_unopened` fails where the very first opening fails; `skip_still` lets frames on which nothing moved go
+    without inference (None: of live streams only)."""
 
     fps: float = 0.0
     transport: str = "tcp"
@@ -36,6 +39,7 @@ class ReadOptions:
     stall_s: float = 10.0
     backoff_s: tuple[float, float] = (0.5, 30.0)
     give_up_unopened: bool = False
+    skip_still: bool | None = None
 
 
 def read_options(stream: StreamConfig, *, give_up_unopened: bool = False) -> ReadOptions:
@@ -47,6 +51,7 @@ def read_options(stream: StreamConfig, *, give_up_unopened: bool = False) -> Rea
         pace=stream.pace == "realtime",
         stall_s=stream.stall_s,
         give_up_unopened=give_up_unopened,
+        skip_still={"auto": None, "on": True, "off": False}[stream.motion.skip],
     )
 
 
@@ -145,7 +150,7 @@ class StreamReader:
             self._metrics.expected = capture.expected or None
             self._state_key += 1
             self._change("running", "connected", capture.details)
-            gate = RateGate(self._options.fps)
+            gate, scene = RateGate(self._options.fps), SceneWatch()
             pacer = Pacer(self._stop) if self._options.pace and not capture.live else None
             media_ns, size = -1, (0, 0)
             for captured in capture:
@@ -163,7 +168,9 @@ class StreamReader:
                 if pacer and pacer.wait(media_ns):
                     self._metrics.drop("shutdown")
                     break
-                self._hand_over(captured, number, media_ns, live=live)
+                small = thumbnail(captured.picture.luma())
+                self._notice(scene.look(small, media_ns))
+                self._hand_over(captured, number, media_ns, small, live=live)
                 if self._stop.is_set():
                     break
             return capture.live and self._source.kind != "synthetic"
@@ -174,10 +181,17 @@ class StreamReader:
         self._state_key += 1
         self._announce(self.stream, self._epoch, "running", "size-changed", f"{size[0]}x{size[1]}")
 
-    def _hand_over(self, captured: Captured, number: int, media_ns: int, *, live: bool) -> None:
+    def _notice(self, news: News | None) -> None:
+        """The camera looks elsewhere: what was learned of the picture is forgotten."""
+        if news is not None:
+            self._state_key += 1
+            self._announce(self.stream, self._epoch, "running", news, "")
+
+    def _hand_over(self, captured: Captured, number: int, media_ns: int, small: U8, *, live: bool) -> None:
         picture = captured.picture
         assert picture is not None
-        if not live and self._input_size is not None:
+        skip = live if self._options.skip_still is None else self._options.skip_still
+        if not (live or skip) and self._input_size is not None:
             picture.scale_ahead(*self._input_size(picture.width, picture.height))
         frame = Frame(
             stream=self.stream,
@@ -191,6 +205,7 @@ class StreamReader:
             media_ns=media_ns,
             state_key=self._state_key,
             picture=picture,
+            thumbnail=small if skip else None,
         )
         refused = self._inbox.put(frame, live=live)
         if refused is not None:

@@ -1,0 +1,110 @@
+"""Tells when a stream's camera looks elsewhere: a cut, or a pan. Looks at thumbnails; one ingest thread's."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from streamseg.motion import difference
+from streamseg.types import U8
+
+CUT_CORRELATION, CUT_SHARE = 0.5, 0.5
+"""A cut: two frames correlate less than this, and more than half of the picture changed. What switches the light keeps
+the picture's structure, and what walks by leaves half of it."""
+CHANGED = 12.0
+"""A cell of the thumbnail changed when its luma did by more than this."""
+LOOK_SECONDS = 0.2
+"""A pan is looked for at this pace: 2 pixels a frame at 480x360 are then 5 cells."""
+MOVING_SHARE, MOVING_CELLS, EXPLAINED = 0.12, 1.0, 0.7
+"""A pan: at least this share of the picture changed, it is shifted by a cell or more, and the shift leaves less than
+this part of the difference, in every quarter of the picture that has one: what moves in front of a camera does not."""
+QUIET = 2.0
+"""A quarter that differs by less, in the mean, shows nothing that could move (a wall, the sky)."""
+STARTS, ENDS = 2, 3
+"""Looks in a row that tell the beginning and the end of a pan."""
+
+News = Literal["scene-cut", "camera-moving", "camera-steady"]
+F32 = NDArray[np.float32]
+
+
+class SceneWatch:
+    """`look` at every frame's thumbnail; it answers when there is news."""
+
+    def __init__(self) -> None:
+        self._before: U8 | None = None
+        self._seen: U8 | None = None
+        self._seen_ns = 0
+        self._moving = False
+        self._votes = 0
+
+    def look(self, thumbnail: U8, media_ns: int) -> News | None:
+        """`thumbnail` u8 [h, w] (see `motion.thumbnail`), `media_ns` its time."""
+        before, self._before = self._before, thumbnail
+        if before is None or before.shape != thumbnail.shape:
+            self._seen, self._seen_ns = thumbnail, media_ns
+            return None
+        if self._cut(before, thumbnail):
+            self._seen, self._seen_ns = thumbnail, media_ns
+            self._moving, self._votes = False, 0
+            return "scene-cut"
+        return self._pan(thumbnail, media_ns)
+
+    def _cut(self, before: U8, now: U8) -> bool:
+        a, b = _quarter(now), _quarter(before)
+        # With the exposure and without: a large thing of another brightness shifts the mean, and so all the rest.
+        changed = np.minimum(difference(a, b), cv2.absdiff(a, b)) > CHANGED
+        if float(changed.mean()) < CUT_SHARE:
+            return False
+        return _correlation(a, b) < CUT_CORRELATION
+
+    def _pan(self, now: U8, media_ns: int) -> News | None:
+        if self._seen is None or media_ns - self._seen_ns < LOOK_SECONDS * 1e9:
+            return None
+        moved = _shifted(now, self._seen)
+        self._seen, self._seen_ns = now, media_ns
+        self._votes = self._votes + 1 if moved != self._moving else 0
+        if self._votes < (ENDS if self._moving else STARTS):
+            return None
+        self._moving, self._votes = not self._moving, 0
+        return "camera-moving" if self._moving else "camera-steady"
+
+
+def _quarter(thumbnail: U8) -> U8:
+    """A quarter of its sides: what moves in it counts little, what the camera does stays."""
+    rows, columns = (side // 4 * 4 for side in thumbnail.shape)
+    size = (columns // 4, rows // 4)
+    return np.asarray(cv2.resize(thumbnail[:rows, :columns], size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _correlation(a: U8, b: U8) -> float:
+    """Of two pictures' luma, -1..1; 1 where one of them is flat, which tells nothing (a lens cap, a white-out)."""
+    x, y = a.astype(np.float32) - a.mean(), b.astype(np.float32) - b.mean()
+    spread = float(np.sqrt((x * x).mean() * (y * y).mean()))
+    return float((x * y).mean()) / spread if spread > 4.0 else 1.0
+
+
+def _shifted(now: U8, before: U8) -> bool:
+    """Whether the whole picture moved (phase correlation, Kuglin and Hines 1975)."""
+    if float((difference(now, before) > CHANGED).mean()) < MOVING_SHARE:
+        return False
+    a, b = now.astype(np.float32), before.astype(np.float32)
+    window = cv2.createHanningWindow((a.shape[1], a.shape[0]), cv2.CV_32F)
+    (dx, dy), _ = cv2.phaseCorrelate(b, a, window)
+    if max(abs(dx), abs(dy)) < MOVING_CELLS or abs(dx) > a.shape[1] / 2 or abs(dy) > a.shape[0] / 2:
+        return False
+    back = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
+    follows = cv2.warpAffine(b, back, (a.shape[1], a.shape[0]), borderMode=cv2.BORDER_REPLICATE)
+    left, top = (max(1, round(abs(d)) + 1) for d in (dx, dy))
+    inside = np.s_[top:-top, left:-left]  # what came into the picture is not explained by what was there
+    changed, rest = (_quarters(np.asarray(cv2.absdiff(a, other)[inside])) for other in (b, follows))
+    lively = changed > QUIET
+    return bool(lively.sum() >= 2 and (rest[lively] < EXPLAINED * changed[lively]).all())
+
+
+def _quarters(values: F32) -> F32:
+    """The mean of each quarter of a picture, f32 [4]."""
+    halves = np.array_split(values, 2, axis=0)
+    return np.array([part.mean() for half in halves for part in np.array_split(half, 2, axis=1)], np.float32)
