@@ -79,7 +79,7 @@ class SmoothingConfig(Model):
 class MotionConfig(Model):
     """Frames on which nothing moved are not analysed: the last result is published again (`reused` in the header)."""
 
-    skip: Literal["auto", "on", "off"] = "auto"
+    skip: bool | Literal["auto"] = "auto"
     """auto: for live streams; of a file every frame is analysed."""
     refresh_s: Annotated[float, Field(ge=0, le=3600)] = 1.0
     """The longest age of a result before inference runs anyway."""

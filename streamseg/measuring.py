@@ -62,7 +62,7 @@ def evaluate(
         name, _, strength = mode.removesuffix("+skip").partition(":")
         options = {"engine.name": engine, "engine.size": size and size.split("x")}
         options |= {"smoothing.mode": name or None, "smoothing.strength": strength or None}
-        skip = ["streams[0].motion.skip=on"] if mode.endswith("+skip") else []
+        skip = ["streams[0].motion.skip=true"] if mode.endswith("+skip") else []
         configs[mode] = configured("synthetic://street", [*(overrides or []), *skip], options)
     shown = foreground.split(",") if foreground else []
     if len(data) > 1 or len(configs) > 1 or video or modes[0].endswith("+skip"):

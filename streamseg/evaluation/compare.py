@@ -88,7 +88,7 @@ def run(
 
 
 def skips(config: Config) -> bool:
-    return config.streams[0].motion.skip == "on"
+    return config.streams[0].motion.skip is True
 
 
 def _truth(clip: Path, watched: bool) -> Truth | None:

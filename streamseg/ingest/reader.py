@@ -51,7 +51,7 @@ def read_options(stream: StreamConfig, *, give_up_unopened: bool = False) -> Rea
         pace=stream.pace == "realtime",
         stall_s=stream.stall_s,
         give_up_unopened=give_up_unopened,
-        skip_still={"auto": None, "on": True, "off": False}[stream.motion.skip],
+        skip_still=None if stream.motion.skip == "auto" else stream.motion.skip,
     )
 
 

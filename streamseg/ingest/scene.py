@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from streamseg.motion import difference
 from streamseg.types import U8
 
-CUT_CORRELATION, CUT_SHARE = 0.5, 0.5
-"""A cut: two frames correlate less than this, and more than half of the picture changed. What switches the light keeps
-the picture's structure, and what walks by leaves half of it."""
+CUT_SHARE, CUT_TIMES, CUT_CORRELATION = 0.33, 3.0, 0.9
+"""A cut: more than this share of the picture changed, three times what usually does (half of a motorway does, from one
+frame to the next), and what was there before is not there any more: switching the light leaves it."""
 CHANGED = 12.0
 """A cell of the thumbnail changed when its luma did by more than this."""
 LOOK_SECONDS = 0.2
@@ -21,8 +21,8 @@ LOOK_SECONDS = 0.2
 MOVING_SHARE, MOVING_CELLS, EXPLAINED = 0.12, 1.0, 0.7
 """A pan: at least this share of the picture changed, it is shifted by a cell or more, and the shift leaves less than
 this part of the difference, in every quarter of the picture that has one: what moves in front of a camera does not."""
-QUIET = 2.0
-"""A quarter that differs by less, in the mean, shows nothing that could move (a wall, the sky)."""
+QUIET = 6.0
+"""A quarter that differs by less, in the mean, shows too little that could move (a road, the sky)."""
 STARTS, ENDS = 2, 3
 """Looks in a row that tell the beginning and the end of a pan."""
 
@@ -37,6 +37,7 @@ class SceneWatch:
         self._before: U8 | None = None
         self._seen: U8 | None = None
         self._seen_ns = 0
+        self._usual = 0.0
         self._moving = False
         self._votes = 0
 
@@ -55,10 +56,9 @@ class SceneWatch:
     def _cut(self, before: U8, now: U8) -> bool:
         a, b = _quarter(now), _quarter(before)
         # With the exposure and without: a large thing of another brightness shifts the mean, and so all the rest.
-        changed = np.minimum(difference(a, b), cv2.absdiff(a, b)) > CHANGED
-        if float(changed.mean()) < CUT_SHARE:
-            return False
-        return _correlation(a, b) < CUT_CORRELATION
+        share = float((np.minimum(difference(a, b), cv2.absdiff(a, b)) > CHANGED).mean())
+        usual, self._usual = self._usual, self._usual + 0.1 * (share - self._usual)
+        return share > max(CUT_SHARE, CUT_TIMES * usual) and _correlation(a, b) < CUT_CORRELATION
 
     def _pan(self, now: U8, media_ns: int) -> News | None:
         if self._seen is None or media_ns - self._seen_ns < LOOK_SECONDS * 1e9:
@@ -90,7 +90,8 @@ def _shifted(now: U8, before: U8) -> bool:
     """Whether the whole picture moved (phase correlation, Kuglin and Hines 1975)."""
     if float((difference(now, before) > CHANGED).mean()) < MOVING_SHARE:
         return False
-    a, b = now.astype(np.float32), before.astype(np.float32)
+    rows, columns = (side // 2 * 2 for side in now.shape)  # of odd sides OpenCV's correlation is half a cell off
+    a, b = (one[:rows, :columns].astype(np.float32) for one in (now, before))
     window = cv2.createHanningWindow((a.shape[1], a.shape[0]), cv2.CV_32F)
     (dx, dy), _ = cv2.phaseCorrelate(b, a, window)
     if max(abs(dx), abs(dy)) < MOVING_CELLS or abs(dx) > a.shape[1] / 2 or abs(dy) > a.shape[0] / 2:
