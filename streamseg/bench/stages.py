@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import islice
 
 from streamseg import overlay
@@ -16,6 +17,8 @@ from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError
 from streamseg.ingest.frames import source_frames
 from streamseg.ingest.reader import ReadOptions
+from streamseg.ingest.scene import SceneWatch
+from streamseg.motion import MotionGate, thumbnail
 from streamseg.publish.outlet import Outlet
 from streamseg.types import Frame
 
@@ -24,7 +27,7 @@ CHUNK = 8
 
 
 def measure(config: Config, engine: Engine, frames: int) -> dict[str, float]:
-    """CPU milliseconds a frame of every stage: decode, convert, infer, overlay, jpeg, mask, publish.
+    """CPU milliseconds a frame of every stage: decode, watch, gate, convert, infer, overlay, jpeg, mask, publish.
 
     CPU time is the whole process's, so that a library's own worker threads count too. The first chunk warms up.
     """
@@ -45,7 +48,8 @@ def measure(config: Config, engine: Engine, frames: int) -> dict[str, float]:
     if done <= 0:
         raise ConfigError(f"{stream.parsed.shown}: too short to measure; give at least {2 * CHUNK} frames")
     spent = stages.clock.seconds
-    spent["infer"] -= spent["convert"]  # the engine converts too, and that was measured alone
+    spent["infer"] -= spent["convert"]  # the engine converts too, and that was measured alone;
+    spent["decode"] -= spent["watch"]  # as was what ingest does with every decoded picture
     return {stage: 1000 * seconds / done for stage, seconds in spent.items()}
 
 
@@ -62,6 +66,7 @@ class _Stages:
             engine.classes, encoding=publish.encoding, jpeg_quality=publish.jpeg_quality, undrawn=self._undrawn
         )
         self._outlet = Outlet(publish)
+        self._scene, self._gate = SceneWatch(), MotionGate(refresh_s=0)
 
     @contextmanager
     def connected(self) -> Iterator[None]:
@@ -83,6 +88,13 @@ class _Stages:
         engine = self._engine
         size = engine.size_for(frames[0].picture.width, frames[0].picture.height)
         engine.program(size)
+        with self.clock("watch"):
+            small = [thumbnail(frame.picture.luma()) for frame in frames]
+            for frame, seen in zip(frames, small, strict=True):
+                self._scene.look(seen, frame.media_ns)
+        with self.clock("gate"):
+            for frame, seen in zip(frames, small, strict=True):
+                self._gate.reuse(replace(frame, thumbnail=seen))
         with self.clock("convert"):
             for frame in frames:
                 frame.picture.rgb(*size)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamseg.models.layers import ConvBN, everywhere, resize
+
 
 @dataclass(frozen=True, slots=True)
 class EdgeShape:
@@ -22,15 +24,6 @@ class EdgeShape:
     fine: int = 16
 
 
-class ConvBN(nn.Sequential):
-    """Convolution, batch norm and, unless `act` is off, ReLU: the unit that export fuses into one convolution."""
-
-    def __init__(self, cin: int, cout: int, kernel: int = 3, stride: int = 1, act: bool = True) -> None:
-        conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False)
-        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-        super().__init__(conv, nn.BatchNorm2d(cout), *([nn.ReLU(inplace=True)] if act else []))
-
-
 class Residual(nn.Module):
     """A ResNet basic block (He et al. 2016); with a stride its shortcut is an average pool and a 1x1 (ResNet-D)."""
 
@@ -38,19 +31,15 @@ class Residual(nn.Module):
         super().__init__()
         middle = middle or cout
         self.first = ConvBN(cin, middle, 3, stride)
-        self.second = ConvBN(middle, cout, 3, act=False)
+        self.second = ConvBN(middle, cout, 3, act=None)
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or cin != cout:
             pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
-            self.shortcut = nn.Sequential(pool, ConvBN(cin, cout, 1, act=False))
+            self.shortcut = nn.Sequential(pool, ConvBN(cin, cout, 1, act=None))
         nn.init.zeros_(self.second[1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.second(self.first(x)) + self.shortcut(x))
-
-
-def _resize(x: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class Pyramid(nn.Module):
@@ -68,9 +57,9 @@ class Pyramid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         here = self.here(x)
-        parts = [here] + [_resize(pool(x), here) for pool in self.pools]
+        parts = [here] + [resize(pool(x), here) for pool in self.pools]
         whole = self.whole(x.mean((2, 3), keepdim=True))
-        parts.append(whole.expand(-1, -1, here.shape[2], here.shape[3]))
+        parts.append(everywhere(whole, here))
         return self.merge(torch.cat(parts, 1))
 
 
@@ -78,7 +67,8 @@ class Edge(nn.Module):
     """Forward: normalised RGB f32 [N, 3, H, W] (H, W multiples of 8) -> logits [N, K, H/4, W/4]; in training mode
     also the auxiliary logits at 1/16 and 1/8."""
 
-    stride = 4
+    stride = 8
+    auxiliary: tuple[str, ...] = ("aux",)
 
     def __init__(self, classes: int, shape: EdgeShape = EdgeShape()) -> None:
         super().__init__()
@@ -90,13 +80,13 @@ class Edge(nn.Module):
         self.stage16 = self._stage(c, d, shape.blocks[1])
         self.stage32 = self._stage(d, e, shape.blocks[2])
         self.context = Pyramid(e, shape.context, d)
-        self.lift16 = ConvBN(d, d, 1, act=False)
+        self.lift16 = ConvBN(d, d, 1, act=None)
         self.mix16 = ConvBN(d, w, 3)
-        self.lift8 = ConvBN(c, w, 1, act=False)
+        self.lift8 = ConvBN(c, w, 1, act=None)
         self.mix8 = ConvBN(w, w, 3)
         f = shape.fine
         self.detail = nn.Conv2d(w, 4 * f, 1)
-        self.lift4 = ConvBN(b, f, 1, act=False)
+        self.lift4 = ConvBN(b, f, 1, act=None)
         self.head = nn.Conv2d(f, classes, 3, padding=1)
         self.aux16 = nn.Sequential(ConvBN(d, 64, 3), nn.Conv2d(64, classes, 1))
         self.aux8 = nn.Conv2d(w, classes, 1)
@@ -110,8 +100,8 @@ class Edge(nn.Module):
         s8 = self.stage8(s4)
         s16 = self.stage16(s8)
         deep = self.context(self.stage32(s16))
-        d16 = self.mix16(F.relu(_resize(deep, s16) + self.lift16(s16)))
-        d8 = self.mix8(F.relu(_resize(d16, s8) + self.lift8(s8)))
+        d16 = self.mix16(F.relu(resize(deep, s16) + self.lift16(s16)))
+        d8 = self.mix8(F.relu(resize(d16, s8) + self.lift8(s8)))
         d4 = F.relu(F.pixel_shuffle(self.detail(d8), 2) + self.lift4(s4))
         out = self.head(d4)
         return (out, self.aux16(s16), self.aux8(d8)) if self.training else out

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamseg.models.layers import pool
+
 CHANNELS = (32, 128, 256, 512)
 """After levels 1 to 4 (strides 2, 4, 8, 16)."""
 BLOCKS = (3, 7)
@@ -174,11 +176,11 @@ class PyramidPool(nn.Module):
         h, w = x.shape[2], x.shape[3]
         parts = [F.avg_pool2d(twice(_resize(x, 2 * h, 2 * w)), 2)]
         larger = half_more(_resize(x, (3 * h + 1) // 2, (3 * w + 1) // 2))
-        parts.append(_pool(larger, h, w).reshape(x.shape))  # says again what ONNX's shape inference loses in _pool
+        parts.append(pool(larger, h, w).reshape(x.shape))  # says again what ONNX's shape inference loses in _pool
         parts.append(same(x))
         for stage, divisor in ((half, 2), (tenth, 10)):
             rows, columns = (_at_least_5((n + divisor - 1) // divisor) for n in (h, w))
-            parts.append(_resize(stage(_pool(x, rows, columns)), h, w))
+            parts.append(_resize(stage(pool(x, rows, columns)), h, w))
         out = self.merge_layer(torch.cat(parts, 1))
         return out if self._last else self.br(out)
 
@@ -189,21 +191,6 @@ def _resize(x: Tensor, rows: Any, columns: Any) -> Tensor:
 
 def _at_least_5(n: Any) -> Any:
     return n.clamp(min=5) if isinstance(n, Tensor) else max(n, 5)
-
-
-def _pool(x: Tensor, rows: Any, columns: Any) -> Tensor:
-    """Adaptive average pooling as two products, since ONNX has none for sizes that are not known when exporting."""
-    across = _windows(x.shape[3], columns).to(x.dtype)
-    return _windows(x.shape[2], rows).to(x.dtype) @ (x @ across.transpose(0, 1))
-
-
-def _windows(size: Any, outputs: Any) -> Tensor:
-    """f32 [outputs, size]: row i averages from floor(i * size / outputs) up to ceil((i + 1) * size / outputs)."""
-    i = torch.arange(outputs).unsqueeze(1)
-    begin, end = (i * size) // outputs, ((i + 1) * size + outputs - 1) // outputs
-    j = torch.arange(size).unsqueeze(0)
-    inside = ((j >= begin) & (j < end)).float()
-    return inside / inside.sum(1, keepdim=True)
 
 
 class Lateral(nn.Module):
@@ -223,6 +210,7 @@ class EspNetV2(nn.Module):
     training mode a tuple of that alone, as there are no auxiliary heads."""
 
     stride = 8
+    auxiliary: tuple[str, ...] = ()
 
     def __init__(self, classes: int) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from streamseg.config import validated
 from streamseg.engine import program
 from streamseg.engine.bundle import Bundle, ClassEntry, InputEntry, Manifest, write
 from streamseg.evaluation import evaluate
+from streamseg.models import deployed
 from streamseg.training import weights
 from streamseg.training.data import Pictures
 from streamseg.training.datasets import load
@@ -36,7 +37,7 @@ def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: P
         input=entry,
         licence=recipe.licence,
         data=recipe.data,
-        parameters=sum(p.numel() for p in _deployed(trained.model)),
+        parameters=sum(p.numel() for p in deployed(trained.model)),
         gmac=round(multiply_accumulates(trained.model, recipe.width, recipe.height) / 1e9, 3),
     )
     moves = tuple(i for i, c in enumerate(recipe.classes) if c.moves)
@@ -65,11 +66,6 @@ def multiply_accumulates(model: nn.Module, width: int, height: int) -> int:
     for hook in hooks:
         hook.remove()
     return total
-
-
-def _deployed(model: nn.Module) -> list[nn.Parameter]:
-    """The weights that inference needs: auxiliary heads are for training only."""
-    return [p for name, p in model.named_parameters() if not name.startswith("aux")]
 
 
 def _measured(folder: Path, pictures: Pictures, *, mapped: bool) -> dict[str, Any]:
