@@ -19,6 +19,7 @@ from streamseg.errors import ConfigError
 from streamseg.importing import onnx_model, prove
 from streamseg.importing.heads import Wish
 from streamseg.importing.prove import Proof
+from streamseg.models import deployed
 from streamseg.types import Frame
 
 NETWORKS = {".onnx"}
@@ -107,9 +108,8 @@ def _from_checkpoint(request: Request, frame: Frame, folder: Path) -> tuple[Proo
     mean, std = request.wish.normalised(loaded.mean, loaded.std)
     entry = InputEntry(width=width, height=height, multiple=onnx_model.multiple_of(width, height), mean=mean, std=std)
     bundle = _written(request, folder, network, entry)
-    deployed = [p for name, p in loaded.model.named_parameters() if not name.startswith(loaded.auxiliary)]
     measured = {
-        "parameters": sum(p.numel() for p in deployed),
+        "parameters": sum(weight.numel() for weight in deployed(loaded.model)),
         "gmac": round(multiply_accumulates(loaded.model, width, height) / 1e9, 3),
     }
     bundle = write(folder, bundle.manifest.model_copy(update=measured), bundle.program)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from streamseg.engine.bundle import Triple
 from streamseg.errors import EngineError
 from streamseg.importing.heads import IMAGENET
-from streamseg.models import build
+from streamseg.models import auxiliary, build
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights", "average", "ema", "params")
 """Keys under which trainers keep the state dict."""
@@ -33,7 +33,6 @@ class Loaded:
     """The network with its weights; `notes` name what was missing or unused (auxiliary heads only)."""
 
     model: nn.Module
-    auxiliary: tuple[str, ...]
     mean: Triple
     std: Triple
     notes: Mapping[str, str]
@@ -43,8 +42,7 @@ def load(path: Path, architecture: str, classes: int) -> Loaded:
     """Raises EngineError for what is no checkpoint, or not of this network; ConfigError for an unknown one."""
     model = build(architecture, classes)
     weights = unwrapped(read(path), set(model.state_dict()))
-    auxiliary = auxiliary_of(model)
-    missing, unused = _verified(path, architecture, model, weights, auxiliary)
+    missing, unused = _verified(path, architecture, model, weights, auxiliary(model))
     ours = model.state_dict()
     model.load_state_dict({name: weights[name] for name in ours if name in weights}, strict=False)
     deployed = sum(1 for name in ours if name in weights)
@@ -54,13 +52,7 @@ def load(path: Path, architecture: str, classes: int) -> Loaded:
         "missing": _listed(missing) or "none",
         "unused": _listed(unused) or "none",
     }
-    return Loaded(model, auxiliary, mean, std, notes)
-
-
-def auxiliary_of(model: nn.Module) -> tuple[str, ...]:
-    """How the names of the weights begin that only training needs."""
-    stated = getattr(model, "auxiliary", ())
-    return ((stated,) if isinstance(stated, str) else tuple(stated)) or ("aux",)
+    return Loaded(model, mean, std, notes)
 
 
 def read(path: Path) -> Any:
@@ -111,18 +103,18 @@ def _helps(weights: Mapping[str, Tensor], prefix: str, ours: set[str]) -> bool:
 
 
 def _verified(
-    path: Path, architecture: str, model: nn.Module, weights: Mapping[str, Tensor], auxiliary: Sequence[str]
+    path: Path, architecture: str, model: nn.Module, weights: Mapping[str, Tensor], spare: tuple[str, ...]
 ) -> tuple[list[str], list[str]]:
     """(missing, unused) names; raises EngineError unless all of them are of auxiliary heads."""
     ours = model.state_dict()
     wrong = [
         f"{name} is {list(weights[name].shape)}, not {list(ours[name].shape)}"
         for name in ours
-        if name in weights and weights[name].shape != ours[name].shape and not name.startswith(tuple(auxiliary))
+        if name in weights and weights[name].shape != ours[name].shape and not name.startswith(spare)
     ]
     missing = [name for name in ours if name not in weights and not name.endswith("num_batches_tracked")]
     unused = [name for name in weights if name not in ours]
-    needed = [name for name in missing if not name.startswith(tuple(auxiliary))]
+    needed = [name for name in missing if not name.startswith(spare)]
     if wrong or needed:
         faults = [f"{len(needed)} weights are missing: {_listed(needed)}"] if needed else []
         faults += [f"{len(wrong)} have another shape: {_listed(wrong)}"] if wrong else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from streamseg.errors import ConfigError
@@ -10,30 +10,37 @@ from streamseg.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-
-def _edge(classes: int) -> nn.Module:
-    from streamseg.models.edge import Edge
-
-    return Edge(classes)
-
-
-def _street(classes: int) -> nn.Module:
-    from streamseg.models.street import Street
-
-    return Street(classes)
-
-
-def _espnetv2(classes: int) -> nn.Module:
-    from streamseg.models.espnetv2 import EspNetV2
-
-    return EspNetV2(classes)
-
-
-ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"edge": _edge, "street": _street, "espnetv2": _espnetv2}
+ARCHITECTURES: dict[str, str] = {
+    "edge": "edge.Edge",
+    "street": "street.Street",
+    "fcn-resnet18": "fcn.Fcn8s",
+    "bisenetv1": "bisenetv1.BiSeNetV1",
+    "bisenetv2": "bisenetv2.BiSeNetV2",
+    "ddrnet23-slim": "ddrnet.DdrNet",
+    "pidnet-s": "pidnet.PidNet",
+    "unet": "unet.UNet",
+    "deeplabv3plus-mobilenetv2": "deeplabv3plus.DeepLabV3Plus",
+    "fast-scnn": "fast_scnn.FastScnn",
+    "espnetv2": "espnetv2.EspNetV2",
+}
+"""Where each is: module and class, imported when it is built. A class says the `stride` that a picture's sides are
+multiples of, and how the names of what only training needs begin (`auxiliary`)."""
 
 
 def build(name: str, classes: int) -> nn.Module:
     """A freshly initialised network. Raises ConfigError naming the choices when there is none of that name."""
     if name not in ARCHITECTURES:
         raise ConfigError(f"architecture {name!r} is unknown; there is: {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[name](classes)
+    module, _, network = ARCHITECTURES[name].partition(".")
+    made: nn.Module = getattr(import_module(f"{__name__}.{module}"), network)(classes)
+    return made
+
+
+def auxiliary(model: nn.Module) -> tuple[str, ...]:
+    """How the names of the weights begin that only training needs."""
+    return tuple(getattr(model, "auxiliary", ()))
+
+
+def deployed(model: nn.Module) -> list[nn.Parameter]:
+    """The weights that inference needs."""
+    return [weight for name, weight in model.named_parameters() if not name.startswith(auxiliary(model))]

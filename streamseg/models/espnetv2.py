@@ -176,7 +176,7 @@ class PyramidPool(nn.Module):
         h, w = x.shape[2], x.shape[3]
         parts = [F.avg_pool2d(twice(_resize(x, 2 * h, 2 * w)), 2)]
         larger = half_more(_resize(x, (3 * h + 1) // 2, (3 * w + 1) // 2))
-        parts.append(pool(larger, h, w).reshape(x.shape))  # says again what ONNX's shape inference loses in _pool
+        parts.append(pool(larger, h, w).reshape(x.shape))  # says again what ONNX's shape inference loses in `pool`
         parts.append(same(x))
         for stage, divisor in ((half, 2), (tenth, 10)):
             rows, columns = (_at_least_5((n + divisor - 1) // divisor) for n in (h, w))
