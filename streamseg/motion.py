@@ -1,6 +1,6 @@
 """Motion-aware scheduling: where nothing moved since the last inference, its result is published again. No thread.
 
-A frame's thumbnail is made by its ingest thread (0.12 ms at 1080p); the inference thread compares it (0.05 ms).
+A frame's thumbnail is made by its ingest thread (0.1 ms at 1080p); the inference thread compares it (0.05 ms).
 """
 
 from __future__ import annotations
@@ -27,17 +27,22 @@ F32 = NDArray[np.float32]
 
 
 def thumbnail(luma: U8) -> U8:
-    """About 240x135: every n-th row of `luma` u8 [H, W], and means over n columns, where n = H // 135."""
+    """About 240x135: means over n columns of one or two in n rows of `luma` u8 [H, W], where n = H // 135."""
     height, width = luma.shape
     step = max(1, height // ROWS)
-    rows = luma[: height // step * step : step, : width // step * step]
-    return np.asarray(cv2.resize(rows, (width // step, height // step), interpolation=cv2.INTER_AREA), np.uint8)
+    rows, columns = height // step, width // step
+    if step % 2:
+        seen = luma[: rows * step : step, : columns * step]
+    else:  # 2x2 is the one ratio that OpenCV is quick at
+        seen = luma[: rows * step : step // 2, : columns * step]
+        seen = cv2.resize(seen, (columns * step // 2, rows), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return np.asarray(cv2.resize(seen, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def difference(now: U8, before: U8) -> F32:
-    """|change of luma| f32 [h, w], the exposure of the whole picture taken out."""
-    gain = float(now.mean()) / max(float(before.mean()), 1.0)
-    return np.asarray(cv2.absdiff(now.astype(np.float32), before.astype(np.float32) * np.float32(gain)))
+def difference(now: U8, before: U8) -> U8:
+    """|change of luma| u8 [h, w], the exposure of the whole picture taken out."""
+    gain = cv2.mean(now)[0] / max(cv2.mean(before)[0], 1.0)
+    return np.asarray(cv2.absdiff(now, cv2.convertScaleAbs(before, alpha=gain)), np.uint8)
 
 
 @dataclass(slots=True)
@@ -89,11 +94,11 @@ class MotionGate:
             self._last.again = result.repeatable()
 
     def _moved(self, last: _Last, now: U8) -> bool:
-        change = np.asarray(cv2.blur(difference(now, last.thumbnail), (3, 3)))
+        change = np.asarray(cv2.boxFilter(difference(now, last.thumbnail), cv2.CV_32F, (3, 3)))
         for x, y, width, height in self._ignore:
             rows, columns = change.shape
             part = np.s_[int(y * rows) : round((y + height) * rows), int(x * columns) : round((x + width) * columns)]
             change[part] = 0
-        moved = bool((change > LOW + PER_NOISE * last.noise).any())
-        np.maximum(last.noise * np.float32(NOISE_DECAY), np.minimum(change, NOISE_LIMIT), out=last.noise)
+        moved = cv2.minMaxLoc(cv2.addWeighted(change, 1.0, last.noise, -PER_NOISE, 0.0))[1] > LOW
+        last.noise = np.asarray(cv2.max(last.noise * np.float32(NOISE_DECAY), cv2.min(change, NOISE_LIMIT)))
         return moved

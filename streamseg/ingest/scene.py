@@ -43,22 +43,22 @@ class SceneWatch:
 
     def look(self, thumbnail: U8, media_ns: int) -> News | None:
         """`thumbnail` u8 [h, w] (see `motion.thumbnail`), `media_ns` its time."""
-        before, self._before = self._before, thumbnail
-        if before is None or before.shape != thumbnail.shape:
+        small = _quarter(thumbnail)
+        before, self._before = self._before, small
+        if before is None or before.shape != small.shape:
             self._seen, self._seen_ns = thumbnail, media_ns
             return None
-        if self._cut(before, thumbnail):
+        if self._cut(before, small):
             self._seen, self._seen_ns = thumbnail, media_ns
             self._moving, self._votes = False, 0
             return "scene-cut"
         return self._pan(thumbnail, media_ns)
 
     def _cut(self, before: U8, now: U8) -> bool:
-        a, b = _quarter(now), _quarter(before)
         # With the exposure and without: a large thing of another brightness shifts the mean, and so all the rest.
-        share = float((np.minimum(difference(a, b), cv2.absdiff(a, b)) > CHANGED).mean())
+        share = float((np.minimum(difference(now, before), cv2.absdiff(now, before)) > CHANGED).mean())
         usual, self._usual = self._usual, self._usual + 0.1 * (share - self._usual)
-        return share > max(CUT_SHARE, CUT_TIMES * usual) and _correlation(a, b) < CUT_CORRELATION
+        return share > max(CUT_SHARE, CUT_TIMES * usual) and _correlation(now, before) < CUT_CORRELATION
 
     def _pan(self, now: U8, media_ns: int) -> News | None:
         if self._seen is None or media_ns - self._seen_ns < LOOK_SECONDS * 1e9:
