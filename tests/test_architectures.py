@@ -126,6 +126,21 @@ def test_backbones_have_as_many_parameters_as_torchvisions_without_the_classifie
     assert count(mobile.parameters()) == 3_504_872 - 1_281_000 - last
 
 
+def test_the_tiny_network_leaves_room_for_its_program_in_a_megabyte_of_int8() -> None:
+    assert count(deployed(build("tiny", 19))) <= 860_000
+
+
+def test_the_tiny_network_takes_over_an_edge_networks_weights_and_starts_without_attention() -> None:
+    edge, tiny = fresh("edge").eval(), fresh("tiny").eval()
+    theirs, ours = edge.state_dict(), tiny.state_dict()
+    fresh_ones = [key for key, value in ours.items() if key not in theirs or theirs[key].shape != value.shape]
+    assert {key.rpartition(".")[0].split(".")[0] for key in fresh_ones} == {"stage8", "stage16", "stage32"}
+    assert not [key for key in fresh_ones if key.startswith(("stage8.", "stage16.")) and "embed" not in key]
+    x = torch.randn(1, 112, 9, 13)
+    with torch.inference_mode():
+        torch.testing.assert_close(tiny.get_submodule("stage16.2")(x), x)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_have_their_published_names_and_shapes(name: str) -> None:
     weights = {key: list(value.shape) for key, value in build(name, 19).state_dict().items()}

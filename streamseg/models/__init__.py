@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 ARCHITECTURES: dict[str, str] = {
     "edge": "edge.Edge",
     "street": "street.Street",
+    "tiny": "tiny.Tiny",
     "fcn-resnet18": "fcn.Fcn8s",
     "bisenetv1": "bisenetv1.BiSeNetV1",
     "bisenetv2": "bisenetv2.BiSeNetV2",

@@ -21,11 +21,19 @@ class Street(Edge):
         super().__init__(classes, EdgeShape(blocks=(2, 2, 2)))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        enlarged = [(side * 3 // 2 + 7) // 8 * 8 for side in x.shape[2:]]  # again a multiple of 8
-        larger = F.interpolate(x, size=enlarged, mode="bilinear", align_corners=False)
-        outputs = super().forward(larger)
-        main, *others = outputs if isinstance(outputs, tuple) else (outputs,)
-        # Stride 2 of the picture as it came: a whole stride keeps smoothing and upsampling on their fast paths.
-        size = (x.shape[2] // 2, x.shape[3] // 2)
-        main = F.interpolate(main, size=size, mode="bilinear", align_corners=False)
-        return (main, *others) if self.training else main
+        return at_half(super().forward(enlarged(x)), x)
+
+
+def enlarged(x: Tensor) -> Tensor:
+    """One and a half times, up to the next multiple of 8."""
+    size = [(side * 3 // 2 + 7) // 8 * 8 for side in x.shape[2:]]
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def at_half(outputs: Tensor | tuple[Tensor, ...], like: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """The main logits at stride 2 of the picture as it came: a whole stride keeps smoothing and upsampling on their
+    fast paths. What comes with them in training stays as it is."""
+    main, *others = outputs if isinstance(outputs, tuple) else (outputs,)
+    size = (like.shape[2] // 2, like.shape[3] // 2)
+    main = F.interpolate(main, size=size, mode="bilinear", align_corners=False)
+    return (main, *others) if isinstance(outputs, tuple) else main
