@@ -87,6 +87,18 @@ class MotionConfig(Model):
     """Where motion does not count (a flag, a screen, the clock in the corner)."""
 
 
+class TilingConfig(Model):
+    """A large picture is analysed in overlapping tiles, each as large to the engine as a whole picture would be: 2x2
+    finds things of half the size, and costs four times the inference. `tiling: auto` is `tiling: {}`."""
+
+    columns: Annotated[int, Field(ge=1, le=8)] | None = None
+    """None: one for every 1920 pixels or so of the source, which makes 2 of 4K."""
+    rows: Annotated[int, Field(ge=1, le=8)] | None = None
+    """None: one for every 1080 pixels or so."""
+    overlap: Annotated[float, Field(ge=0, le=0.5)] = 0.125
+    """The share of a tile that its neighbour covers too, at least; there one fades into the other."""
+
+
 class StreamConfig(Model):
     id: StreamId | None = None
     """Its name on the wire; by default made from the source."""
@@ -103,6 +115,34 @@ class StreamConfig(Model):
     stall_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
     """A live stream that sends nothing for this long is taken for lost and opened again."""
     motion: MotionConfig = MotionConfig()
+    roi: Box | None = None
+    """[x, y, width, height] in shares of the picture: nothing else of it is analysed, and all of the engine's
+    resolution goes there. Headers tell it in pixels; motion elsewhere does not count."""
+    tiling: TilingConfig | None = None
+
+    @field_validator("roi")
+    @classmethod
+    def _inside(cls, box: Box | None) -> Box | None:
+        if box is None:
+            return None
+        for side, begin, length in (("width", box[0], box[2]), ("height", box[1], box[3])):
+            if length == 0:
+                raise ValueError(f"its {side} is 0; [x, y, width, height] are shares of the picture, such as 0.5")
+            if begin + length > 1.0001:  # [0.33, 0, 0.67, 1] in binary
+                raise ValueError(
+                    f"leaves the picture: {'xy'[side == 'height']} + {side} is {begin + length:.4g}; "
+                    "[x, y, width, height] are shares of the picture, and the sums at most 1"
+                )
+        return box
+
+    @field_validator("tiling", mode="before")
+    @classmethod
+    def _tiles(cls, value: Any) -> Any:
+        if value == "auto":
+            return {}
+        if value is None or isinstance(value, dict | TilingConfig):
+            return value
+        raise ValueError("must be auto, or such as {columns: 2, rows: 2, overlap: 0.125}")
 
     @field_validator("source")
     @classmethod

@@ -109,7 +109,8 @@ class _Pictures:
         return jpeg(overlay.full_range(self._planes), self._quality)
 
     def annotated(self) -> bytes:
-        drawn = overlay.annotate(self._planes, self._result.labels, self._classes, undrawn=self._undrawn)
+        labels, roi = self._result.labels, self._result.roi
+        drawn = overlay.annotate(self._planes, labels, self._classes, undrawn=self._undrawn, roi=roi)
         return jpeg(drawn, self._quality)
 
 

@@ -5,6 +5,7 @@ A frame's thumbnail is made by its ingest thread (0.1 ms at 1080p); the inferenc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ SETTLE = 4
 """So many frames are analysed after a movement before the first is skipped: the average needs some to be one."""
 
 F32 = NDArray[np.float32]
+Box = tuple[float, float, float, float]
+"""(x, y, width, height) in shares of the picture."""
 
 
 def thumbnail(luma: U8) -> U8:
@@ -61,11 +64,13 @@ class _Last:
 class MotionGate:
     """Decides, for frames that carry a thumbnail, between inference and the last result. The inference thread's."""
 
-    def __init__(self, refresh_s: float = 1.0, ignore: Sequence[tuple[float, float, float, float]] = ()) -> None:
+    def __init__(self, refresh_s: float = 1.0, ignore: Sequence[Box] = (), roi: Box | None = None) -> None:
         """`refresh_s`: the longest age of a result that is published again, in seconds of media time.
-        `ignore`: rectangles (x, y, width, height), in shares of the picture, whose motion does not count."""
+        `ignore`: rectangles (x, y, width, height), in shares of the picture, whose motion does not count.
+        `roi`: the one outside of which nothing counts."""
         self._refresh_ns = int(refresh_s * 1e9)
-        self._ignore = tuple(ignore)
+        self._roi = roi
+        self._ignore = tuple(ignore) if roi is None else tuple(_within(roi, box) for box in ignore)
         self._last: _Last | None = None
 
     def reuse(self, frame: Frame) -> Result | None:
@@ -75,17 +80,18 @@ class MotionGate:
         """
         if frame.thumbnail is None:
             return None
-        key = (frame.state_key, frame.thumbnail.shape)
+        seen = frame.thumbnail if self._roi is None else frame.thumbnail[_cells(self._roi, frame.thumbnail.shape)]
+        key = (frame.state_key, seen.shape)
         last = self._last
         if last is None or last.key != key:
-            self._last = _Last(key, frame.media_ns, frame.thumbnail, np.full(key[1], NOISE_LIMIT / 4, np.float32))
+            self._last = _Last(key, frame.media_ns, seen, np.full(key[1], NOISE_LIMIT / 4, np.float32))
             return None
-        if self._moved(last, frame.thumbnail):
+        if self._moved(last, seen):
             last.settling = SETTLE
         due = frame.media_ns - last.media_ns >= self._refresh_ns
         if last.settling > 0 or due or last.again is None:
             last.settling = max(0, last.settling - 1)
-            last.media_ns, last.thumbnail = frame.media_ns, frame.thumbnail
+            last.media_ns, last.thumbnail = frame.media_ns, seen
             return None
         return last.again(frame)
 
@@ -95,10 +101,20 @@ class MotionGate:
 
     def _moved(self, last: _Last, now: U8) -> bool:
         change = np.asarray(cv2.boxFilter(difference(now, last.thumbnail), cv2.CV_32F, (3, 3)))
-        for x, y, width, height in self._ignore:
-            rows, columns = change.shape
-            part = np.s_[int(y * rows) : round((y + height) * rows), int(x * columns) : round((x + width) * columns)]
-            change[part] = 0
+        for box in self._ignore:
+            change[_cells(box, change.shape)] = 0
         moved = cv2.minMaxLoc(cv2.addWeighted(change, 1.0, last.noise, -PER_NOISE, 0.0))[1] > LOW
         last.noise = np.asarray(cv2.max(last.noise * np.float32(NOISE_DECAY), cv2.min(change, NOISE_LIMIT)))
         return moved
+
+
+def _cells(box: Box, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """The rows and columns of a thumbnail that a rectangle touches; of one that lies elsewhere, none."""
+    (x, y, width, height), (rows, columns) = box, shape
+    down = slice(max(0, int(y * rows)), max(0, math.ceil((y + height) * rows - 1e-6)))
+    return down, slice(max(0, int(x * columns)), max(0, math.ceil((x + width) * columns - 1e-6)))
+
+
+def _within(roi: Box, box: Box) -> Box:
+    """A rectangle of the picture in shares of `roi`; it may lie outside."""
+    return (box[0] - roi[0]) / roi[2], (box[1] - roi[1]) / roi[3], box[2] / roi[2], box[3] / roi[3]

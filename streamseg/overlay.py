@@ -12,7 +12,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from streamseg.types import U8, ClassInfo, Planes
+from streamseg.types import U8, ClassInfo, Planes, Roi
 
 ALPHA = 0.5
 """Share of the class colour in the blend."""
@@ -31,14 +31,21 @@ def full_range(planes: Planes) -> Planes:
 
 
 def annotate(
-    planes: Planes, labels: U8, classes: Sequence[ClassInfo], *, undrawn: frozenset[int] = frozenset()
+    planes: Planes,
+    labels: U8,
+    classes: Sequence[ClassInfo],
+    *,
+    undrawn: frozenset[int] = frozenset(),
+    roi: Roi | None = None,
 ) -> Planes:
-    """`planes` coloured by `labels` u8 [h, w] (any size; stretched over the picture), with a legend. Full range.
+    """`planes` coloured by `labels` u8 [h, w] (any size; stretched over `roi`, or the picture), with a legend. Full
+    range.
 
-    Classes in `undrawn`, and labels that are no class, keep the camera's own colours.
+    Classes in `undrawn`, labels that are no class, and all that lies outside of `roi` keep the camera's own colours.
     """
     colours, kept = _tables(tuple(classes), undrawn)
-    rows, columns = planes.u.shape
+    part = _chroma_part(planes, roi)
+    rows, columns = planes.u[part].shape
     size = (columns, rows)
     # A full-range chroma c is 128 + gain (c - 128); the shift of it and the blend are one weighted sum.
     gain = 1.0 if planes.full_range else _CHROMA_GAIN
@@ -47,16 +54,29 @@ def annotate(
     if undrawn or int(labels.max()) >= len(classes):  # the common case skips a pass
         plain = cv2.resize(cv2.LUT(labels, kept), size, interpolation=cv2.INTER_NEAREST)
     blended: list[U8] = []
-    for chroma, table in ((planes.u, colours[1]), (planes.v, colours[2])):
+    for whole, table in ((planes.u, colours[1]), (planes.v, colours[2])):
+        chroma = whole[part]
         colour = cv2.resize(cv2.LUT(labels, table), size, interpolation=cv2.INTER_NEAREST)
         mixed = cv2.addWeighted(chroma, (1 - ALPHA) * gain, colour, ALPHA, shift)
         if plain is not None:
             cv2.copyTo(chroma if planes.full_range else _chroma(chroma), plain, mixed)
+        if chroma.shape != whole.shape:
+            surroundings = whole.copy() if planes.full_range else _chroma(whole)
+            surroundings[part] = mixed
+            mixed = surroundings
         blended.append(mixed)
     luma = planes.y.copy() if planes.full_range else _luma(planes.y)
     annotated = Planes(luma, blended[0], blended[1], full_range=True)
     _stamp(annotated, _legend(tuple(c for c in classes if c.id not in undrawn), planes.y.shape[0]))
     return annotated
+
+
+def _chroma_part(planes: Planes, roi: Roi | None) -> tuple[slice, slice]:
+    """The chroma samples that `roi` touches: one for 2x2 pixels."""
+    if roi is None:
+        return slice(None), slice(None)
+    down, across = roi.rows, roi.columns
+    return slice(down.start // 2, (down.stop + 1) // 2), slice(across.start // 2, (across.stop + 1) // 2)
 
 
 def _luma(y: U8) -> U8:

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from streamseg.channel import Inbox
 from streamseg.config import Config, StreamConfig
 from streamseg.engine.bundle import find
 from streamseg.engine.engine import Engine
+from streamseg.engine.tiling import Tiling, View
 from streamseg.errors import FrameError, SourceError, StageError
 from streamseg.ingest.reader import StreamReader, read_options
 from streamseg.metrics import StreamMetrics
@@ -63,7 +65,7 @@ class Pipeline:
             undrawn=self.engine.bundle.undrawn,
             status=lambda: {name: m.snapshot() for name, m in self.metrics.items()},
         )
-        self._inbox = Inbox(size_key=self._size)
+        self._inbox = Inbox(size_key=self.engine.batch_key)
         self._gates = {stream.name: gate_of(stream) for stream in config.streams}
         self._stopping = threading.Event()
         self._ended = threading.Event()
@@ -77,7 +79,7 @@ class Pipeline:
                 self._inbox,
                 self.metrics[stream.name],
                 self._announce,
-                input_size=self.engine.size_for,
+                scale_ahead=partial(self.engine.scale_ahead, stream.name),
             )
             for stream in config.streams
         ]
@@ -211,9 +213,6 @@ class Pipeline:
         for metrics in self.metrics.values():  # taken for inference, but never handed to the publisher
             metrics.drop("shutdown", metrics.in_flight)
 
-    def _size(self, frame: Frame) -> tuple[int, int]:
-        return self.engine.size_for(frame.picture.width, frame.picture.height)
-
     def _announce(self, stream: str, epoch: int, state: StreamState, reason: str, detail: str) -> None:
         level = logging.WARNING if state in ("failed", "reconnecting") else logging.INFO
         if state == "failed" and len(self._readers) == 1:
@@ -227,12 +226,22 @@ class Pipeline:
 
 
 def gate_of(stream: StreamConfig) -> MotionGate:
-    return MotionGate(stream.motion.refresh_s, stream.motion.ignore)
+    return MotionGate(stream.motion.refresh_s, stream.motion.ignore, stream.roi)
+
+
+def view_of(stream: StreamConfig) -> View:
+    """What of its pictures is analysed, and in how many tiles."""
+    asked = stream.tiling
+    return View(stream.roi, None if asked is None else Tiling(asked.columns, asked.rows, asked.overlap))
 
 
 def engine_of(config: Config, *, threads: int | None = None) -> Engine:
-    """The engine that a configuration asks for. Raises EngineNotFound, EngineError."""
+    """The engine that a configuration asks for. Raises EngineNotFound, EngineError.
+
+    Where it has one stream, all frames are looked at as that one's: evaluation and benchmarks name theirs otherwise.
+    """
     engine = config.engine
+    views = {stream.name if len(config.streams) > 1 else "*": view_of(stream) for stream in config.streams}
     return Engine(
         find(engine.name),
         backend=engine.backend,
@@ -241,4 +250,5 @@ def engine_of(config: Config, *, threads: int | None = None) -> Engine:
         size=engine.size,
         smoothing=config.smoothing.mode,
         strength=config.smoothing.strength,
+        views=views,
     )

@@ -33,6 +33,14 @@ class Roi:
     width: int
     height: int
 
+    @property
+    def rows(self) -> slice:
+        return slice(self.y, self.y + self.height)
+
+    @property
+    def columns(self) -> slice:
+        return slice(self.x, self.x + self.width)
+
 
 @dataclass(frozen=True, slots=True)
 class Planes:
@@ -58,12 +66,13 @@ class Picture(Protocol):
     @property
     def height(self) -> int: ...
 
-    def rgb(self, width: int, height: int) -> U8:
-        """The picture scaled to `width` x `height`: u8 [height, width, 3], RGB, full range, contiguous."""
+    def rgb(self, width: int, height: int, part: Roi | None = None) -> U8:
+        """The picture, or its `part` (even coordinates), scaled to `width` x `height`: u8 [height, width, 3], RGB,
+        full range, contiguous."""
         ...
 
-    def scale_ahead(self, width: int, height: int) -> None:
-        """Does the work of `rgb` now; the next `rgb` of that size hands its result out."""
+    def scale_ahead(self, width: int, height: int, part: Roi | None = None) -> None:
+        """Does the work of `rgb` now; the next `rgb` of the same hands its result out."""
         ...
 
     def planes(self) -> Planes:

@@ -26,10 +26,10 @@ class GreyPicture:
     noise: int | None = None
     """Seed of noise that JPEG cannot make small."""
 
-    def rgb(self, width: int, height: int) -> U8:
+    def rgb(self, width: int, height: int, part: Roi | None = None) -> U8:
         return np.full((height, width, 3), 128, np.uint8)
 
-    def scale_ahead(self, width: int, height: int) -> None:
+    def scale_ahead(self, width: int, height: int, part: Roi | None = None) -> None:
         pass
 
     def planes(self) -> Planes:

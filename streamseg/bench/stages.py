@@ -86,8 +86,8 @@ class _Stages:
 
     def run(self, frames: Sequence[Frame]) -> None:
         engine = self._engine
-        size = engine.size_for(frames[0].picture.width, frames[0].picture.height)
-        engine.program(size)
+        plan = engine.plan(frames[0].stream, frames[0].picture)
+        engine.program(plan.tile)
         with self.clock("watch"):
             small = [thumbnail(frame.picture.luma()) for frame in frames]
             for frame, seen in zip(frames, small, strict=True):
@@ -97,7 +97,7 @@ class _Stages:
                 self._gate.reuse(replace(frame, thumbnail=seen))
         with self.clock("convert"):
             for frame in frames:
-                frame.picture.rgb(*size)
+                plan.rgb(frame.picture)
         with self.clock("infer"):
             results = [engine.run([frame])[0] for frame in frames]
             for result in results:
@@ -105,7 +105,7 @@ class _Stages:
         for result in results:  # one at a time, as in the pipeline: eight pictures of 1080p do not fit into a cache
             planes = result.frame.picture.planes()
             with self.clock("overlay"):
-                drawn = overlay.annotate(planes, result.labels, engine.classes, undrawn=self._undrawn)
+                drawn = overlay.annotate(planes, result.labels, engine.classes, undrawn=self._undrawn, roi=result.roi)
             with self.clock("jpeg"):
                 picture = jpeg(drawn, self._quality)
             with self.clock("mask"):

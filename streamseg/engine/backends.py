@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from streamseg.errors import BackendUnavailable
 from streamseg.types import U8, MakeLabels
@@ -27,6 +29,17 @@ class Program(Protocol):
 
     def run(self, frames: Sequence[U8], states: Sequence[State], elapsed_s: Sequence[float]) -> list[MakeLabels]:
         """`frames` u8 [H, W, 3] each -> what makes labels u8 [H, W] of each; `states` are updated in place."""
+        ...
+
+
+@runtime_checkable
+class ScoringProgram(Protocol):
+    """A program that also gives what labels are made of; tiles are blended there."""
+
+    def run_scores(
+        self, frames: Sequence[U8], states: Sequence[State], elapsed_s: Sequence[float]
+    ) -> list[NDArray[np.float32]]:
+        """As `run`, but the smoothed class probabilities f32 [K, h, w] of each frame, at the network's output size."""
         ...
 
 

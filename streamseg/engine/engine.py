@@ -6,16 +6,22 @@ One thread (the pipeline's inference thread) runs it; it is not thread-safe.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import accumulate
 
-from streamseg.engine import program
-from streamseg.engine.backends import CompileOptions, Precision, Program, State, choose
+import numpy as np
+from numpy.typing import NDArray
+
+from streamseg.engine import program, tiling
+from streamseg.engine.backends import CompileOptions, Precision, Program, ScoringProgram, State, choose
 from streamseg.engine.bundle import Bundle
 from streamseg.engine.program import ProgramSpec, SmoothingMode
 from streamseg.engine.smoothing import DEFAULT_STRENGTH
-from streamseg.types import Frame, Result, Roi
+from streamseg.engine.tiling import WHOLE, Plan, View
+from streamseg.errors import EngineError
+from streamseg.types import Frame, MakeLabels, Picture, Result
 
 # A pause this long (a camera that froze, a gap in a file) says nothing about what is in the picture now.
 FORGET_SECONDS = 5.0
@@ -23,14 +29,16 @@ FORGET_SECONDS = 5.0
 
 @dataclass(slots=True)
 class _StreamState:
-    key: tuple[int, int, int]
-    """The frame's state_key and the input size: when it changes, the past is forgotten."""
+    key: tuple[int, ...]
+    """The frame's state_key and the input's size and tiles: when it changes, the past is forgotten."""
     media_ns: int
-    state: State
+    states: list[State]
+    """One a tile."""
 
 
 class Engine:
-    """Segments frames of any stream and size. `size` None fits each source's aspect; (width, height) forces one."""
+    """Segments frames of any stream and size. `size` None fits each source's aspect; (width, height) forces one.
+    `views` tells by stream what of its pictures is analysed ("*": of every other stream); by default all, at once."""
 
     def __init__(
         self,
@@ -42,6 +50,7 @@ class Engine:
         size: tuple[int, int] | None = None,
         smoothing: SmoothingMode | None = None,
         strength: float | None = None,
+        views: Mapping[str, View] | None = None,
     ) -> None:
         entry, default = bundle.manifest.input, bundle.manifest.smoothing
         self.bundle = bundle
@@ -59,6 +68,8 @@ class Engine:
         self._model = program.build(program.network_of(bundle.program), self.spec)
         self._programs: dict[tuple[int, int], Program] = {}
         self._streams: dict[str, _StreamState] = {}
+        self._views = dict(views or {})
+        self._plans: dict[tuple[View, int, int], Plan] = {}
 
     def __repr__(self) -> str:
         return f"Engine({self.bundle.identity}, {self.backend}, smoothing={self.spec.mode})"
@@ -68,13 +79,35 @@ class Engine:
         return max((p.max_batch for p in self._programs.values()), default=1)
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of the label map for a source of that size."""
+        """(width, height) of the network's input, and of the label map, for a picture of that size in one piece."""
         return self._size or self.bundle.fit(width, height)
+
+    def view(self, stream: str) -> View:
+        return self._views.get(stream) or self._views.get("*", WHOLE)
+
+    def plan(self, stream: str, picture: Picture) -> Plan:
+        """What of a stream's picture is analysed, and how. Any thread."""
+        key = self.view(stream), picture.width, picture.height
+        if key not in self._plans:
+            multiple = self.bundle.manifest.input.multiple
+            self._plans[key] = tiling.plan(key[0], key[1:], self.size_for, multiple, self._cells)
+        return self._plans[key]
+
+    def scale_ahead(self, stream: str, picture: Picture) -> None:
+        """Has a picture make now what `run` will ask it for. Any thread."""
+        self.plan(stream, picture).scale_ahead(picture)
+
+    def batch_key(self, frame: Frame) -> tuple[tuple[int, int], bool]:
+        """Frames that are to share a `run` must have the same. Any thread."""
+        plan = self.plan(frame.stream, frame.picture)
+        return plan.tile, plan.tiled
 
     def prepare(self) -> None:
         """Compiles for the size that most cameras come to, so that faults show before the first frame."""
         entry = self.bundle.manifest.input
-        self.program(self.size_for(entry.width, entry.height))
+        compiled = self.program(self.size_for(entry.width, entry.height))
+        if any(view.tiling for view in self._views.values()) and not isinstance(compiled, ScoringProgram):
+            raise EngineError(f"tiling: backend {self.backend} cannot blend tiles; choose openvino or onnxruntime")
 
     def program(self, size: tuple[int, int]) -> Program:
         """The compiled program for one input size; compiled on first use (0.2-0.5 s)."""
@@ -84,13 +117,19 @@ class Engine:
         return self._programs[size]
 
     def run(self, frames: Sequence[Frame]) -> list[Result]:
-        """Segments frames of different streams that share one input size, in order."""
+        """Segments frames of different streams that share one `batch_key`, in order."""
         begin_ns = time.monotonic_ns()
-        size = self.size_for(frames[0].picture.width, frames[0].picture.height)
-        compiled = self.program(size)
-        pictures = [frame.picture.rgb(*size) for frame in frames]
-        memories = [self._memory(frame, size, compiled) for frame in frames]
-        makers = compiled.run(pictures, [state for state, _ in memories], [elapsed for _, elapsed in memories])
+        plans = [self.plan(frame.stream, frame.picture) for frame in frames]
+        compiled = self.program(plans[0].tile)
+        pictures = [
+            tile for frame, plan in zip(frames, plans, strict=True) for tile in plan.cut(plan.rgb(frame.picture))
+        ]
+        memories = [memory for f, plan in zip(frames, plans, strict=True) for memory in self._memory(f, plan, compiled)]
+        states, elapsed_s = [state for state, _ in memories], [elapsed for _, elapsed in memories]
+        if plans[0].tiled:
+            makers = self._tiled(compiled, plans, pictures, states, elapsed_s)
+        else:
+            makers = compiled.run(pictures, states, elapsed_s)
         infer_us = (time.monotonic_ns() - begin_ns) // 1000
         return [
             Result(
@@ -98,20 +137,44 @@ class Engine:
                 make_labels=cache(make_labels),
                 engine=self.bundle.identity,
                 smoothed=self.spec.smooths,
-                roi=Roi(0, 0, frame.picture.width, frame.picture.height),
+                roi=plan.covers(frame.picture),
                 wait_us=max(0, begin_ns - frame.ready_ns) // 1000,
                 infer_us=infer_us,
             )
-            for frame, make_labels in zip(frames, makers, strict=True)
+            for frame, plan, make_labels in zip(frames, plans, makers, strict=True)
         ]
 
-    def _memory(self, frame: Frame, size: tuple[int, int], compiled: Program) -> tuple[State, float]:
-        """The stream's state and the seconds since its previous analysed frame, -1 after a reset."""
-        key = (frame.state_key, *size)
+    def _tiled(
+        self,
+        compiled: Program,
+        plans: Sequence[Plan],
+        tiles: Sequence[NDArray[np.uint8]],
+        states: Sequence[State],
+        elapsed_s: Sequence[float],
+    ) -> list[MakeLabels]:
+        """All tiles of all frames through the program, and what blends those of each frame."""
+        assert isinstance(compiled, ScoringProgram)
+        scores: list[NDArray[np.float32]] = []
+        for at in range(0, len(tiles), compiled.max_batch):
+            batch = slice(at, at + compiled.max_batch)
+            scores += compiled.run_scores(tiles[batch], states[batch], elapsed_s[batch])
+        ends = list(accumulate(plan.tiles for plan in plans))
+        return [partial(plan.labels, scores[end - plan.tiles : end]) for plan, end in zip(plans, ends, strict=True)]
+
+    def _cells(self, size: tuple[int, int]) -> tuple[int, int]:
+        rows, columns = program.scores_shape(self._model, *size)[1:]
+        return columns, rows
+
+    def _memory(self, frame: Frame, plan: Plan, compiled: Program) -> list[tuple[State, float]]:
+        """The stream's state and the seconds since its previous analysed frame, -1 after a reset; for each tile."""
+        key = (frame.state_key, *plan.tile, *plan.size)
         stream = self._streams.get(frame.stream)
+        elapsed_s = -1.0
         if stream is None or stream.key != key:
-            self._streams[frame.stream] = _StreamState(key, frame.media_ns, compiled.new_state())
-            return self._streams[frame.stream].state, -1.0
-        elapsed_s = (frame.media_ns - stream.media_ns) / 1e9
-        stream.media_ns = frame.media_ns
-        return stream.state, elapsed_s if 0 <= elapsed_s <= FORGET_SECONDS else -1.0
+            stream = _StreamState(key, frame.media_ns, [compiled.new_state() for _ in range(plan.tiles)])
+            self._streams[frame.stream] = stream
+        else:
+            elapsed_s = (frame.media_ns - stream.media_ns) / 1e9
+            stream.media_ns = frame.media_ns
+        usable = 0 <= elapsed_s <= FORGET_SECONDS
+        return [(state, elapsed_s if usable else -1.0) for state in stream.states]

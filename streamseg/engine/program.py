@@ -97,6 +97,11 @@ def state_shape(program: onnx.ModelProto, width: int, height: int) -> tuple[int,
     return None
 
 
+def scores_shape(program: onnx.ModelProto, width: int, height: int) -> tuple[int, int, int]:
+    """(K, h, w) of `scores` for one picture size."""
+    return _logits_shape(network_of(program), width, height)
+
+
 def _only_size(network: onnx.ModelProto) -> tuple[int, int] | None:
     """(H, W) of `image` where the network takes no other."""
     _, _, height, width = (dim.dim_value for dim in network.graph.input[0].type.tensor_type.shape.dim)

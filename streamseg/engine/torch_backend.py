@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from streamseg.engine.backends import CompileOptions
@@ -46,6 +47,15 @@ class TorchProgram:
         return TorchState()
 
     def run(self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float]) -> list[MakeLabels]:
+        labels = self._run(frames, states, elapsed_s)["labels"]
+        return [partial(np.asarray, each) for each in labels.numpy()]
+
+    def run_scores(
+        self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float]
+    ) -> list[NDArray[np.float32]]:
+        return list(self._run(frames, states, elapsed_s)["scores"].float().numpy())
+
+    def _run(self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float]) -> dict[str, Any]:
         inputs: dict[str, Any] = {"frames": torch.from_numpy(np.stack(frames))}
         if self._shape is not None:
             resets = [state.values is None for state in states]
@@ -56,7 +66,7 @@ class TorchProgram:
         if self._shape is not None:
             for state, after in zip(states, values["state_next"].split(1), strict=True):
                 state.values = after
-        return [partial(np.asarray, labels) for labels in values["labels"].numpy()]
+        return values
 
     def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
         values: dict[str, Any] = {"": None, **self._constants, **inputs}

@@ -67,7 +67,7 @@ def run(
         advance = opened.enter_context(_bar([len(t) if t else None for t in truths])) if progress else None
         watches = [advance] if advance else []
         if video is not None:
-            watches.append(opened.enter_context(Panels(video, first.classes, truths[0])))
+            watches.append(opened.enter_context(Panels(video, first.classes, truths[0], first.view("file"))))
         for number, (clip, truth) in enumerate(zip(clips, truths, strict=True)):
             results.append(score(engines, clip, truth, foreground=chosen, number=number, gates=gates, watches=watches))
     rows = [{mode: _measures(s, first) for mode, s in result.items()} for result in results]

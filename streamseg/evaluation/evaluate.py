@@ -16,10 +16,10 @@ from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError
 from streamseg.evaluation.accuracy import Confusion
 from streamseg.evaluation.scoring import Watch, rounded, score, stretched
-from streamseg.evaluation.truth import read_truth
+from streamseg.evaluation.truth import covered, read_truth
 from streamseg.pipeline import engine_of
 from streamseg.synthetic import Street, StreetSpec
-from streamseg.types import U8, ClassInfo, Frame, Planes
+from streamseg.types import U8, ClassInfo, Frame, Planes, Roi
 
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -31,12 +31,13 @@ class Still:
         self._rgb = rgb
         self.height, self.width = rgb.shape[:2]
 
-    def rgb(self, width: int, height: int) -> U8:
-        if (width, height) == (self.width, self.height):
-            return self._rgb
-        return np.asarray(cv2.resize(self._rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    def rgb(self, width: int, height: int, part: Roi | None = None) -> U8:
+        seen = self._rgb if part is None else self._rgb[part.rows, part.columns]
+        if (height, width) == seen.shape[:2]:
+            return np.ascontiguousarray(seen)
+        return np.asarray(cv2.resize(seen, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
-    def scale_ahead(self, width: int, height: int) -> None:
+    def scale_ahead(self, width: int, height: int, part: Roi | None = None) -> None:
         pass
 
     def planes(self) -> Planes:
@@ -95,8 +96,7 @@ def of_pictures(config: Config, labelled: Iterable[tuple[U8, U8]]) -> dict[str, 
 def _pictures(engine: Engine, labelled: Iterable[tuple[U8, U8]]) -> dict[str, Any]:
     confusion, count = Confusion(len(engine.classes)), 0
     for index, (rgb, truth) in enumerate(labelled):
-        labels = engine.run([_still_frame(index, rgb)])[0].labels
-        confusion.add(stretched(labels, truth.shape), truth)
+        _count(confusion, engine, _still_frame(index, rgb), truth)
         count += 1
     return {"pictures": count} | accuracy(confusion, engine.classes)
 
@@ -107,9 +107,13 @@ def _street(engine: Engine, spec: StreetSpec) -> dict[str, Any]:
     confusion, count = Confusion(len(engine.classes)), spec.frames or 50
     for index in range(count):
         rgb, truth = street.frame(round(index * 2 * spec.fps))
-        labels = engine.run([_still_frame(index, rgb)])[0].labels
-        confusion.add(stretched(labels, truth.shape), truth)
+        _count(confusion, engine, _still_frame(index, rgb), truth)
     return {"pictures": count} | accuracy(confusion, engine.classes)
+
+
+def _count(confusion: Confusion, engine: Engine, frame: Frame, truth: U8) -> None:
+    truth = covered(truth, engine.view(frame.stream))
+    confusion.add(stretched(engine.run([frame])[0].labels, truth.shape), truth)
 
 
 def _labelled(folder: Path, split: str) -> Iterator[tuple[U8, U8]]:

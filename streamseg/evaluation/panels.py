@@ -10,6 +10,7 @@ from types import TracebackType
 import cv2
 import numpy as np
 
+from streamseg.engine.tiling import WHOLE, View
 from streamseg.evaluation.scoring import Seen
 from streamseg.evaluation.truth import Truth
 from streamseg.ingest.record import Recorder
@@ -26,9 +27,11 @@ FLICKERED = ((255, 40, 40), (255, 220, 0), (60, 200, 255))
 class Panels:
     """A watch for `score` that records what it sees; a context manager, which opens and closes the file."""
 
-    def __init__(self, path: Path, classes: Sequence[ClassInfo], truth: Truth | None) -> None:
+    def __init__(self, path: Path, classes: Sequence[ClassInfo], truth: Truth | None, view: View = WHOLE) -> None:
+        """Of the part of the picture that `view` covers."""
         self._recorder = Recorder(path)
-        self._labels = truth.labels if truth is not None else None
+        self._view = view
+        self._labels = truth.covered(view).labels if truth is not None else None
         self._colours = np.zeros((256, 3), np.uint8)
         self._classes = len(classes)
         self._size: tuple[int, int] | None = None
@@ -43,8 +46,10 @@ class Panels:
         self._recorder.__exit__(kind, error, at)
 
     def __call__(self, frame: Frame, number: int, seen: Mapping[str, Seen]) -> None:
-        self._size = self._size or panel_size(frame.picture.width, frame.picture.height)
-        picture = frame.picture.rgb(*self._size)
+        part = self._view.part(frame.picture.width, frame.picture.height)
+        shown = part or frame.picture
+        self._size = self._size or panel_size(shown.width, shown.height)
+        picture = frame.picture.rgb(*self._size, part)
         panels = [_captioned(self._blended(picture, s.labels), mode) for mode, s in seen.items()]
         if self._labels is not None and number < len(self._labels):
             panels.append(_captioned(self._blended(picture, self._labels[number]), "truth"))

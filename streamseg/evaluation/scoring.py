@@ -127,7 +127,10 @@ def score(
     """Every engine over every frame, decoded once. Clips that follow each other through the same engines take another
     `number` each, so that nothing is carried over. An engine with a gate skips frames on which nothing moved.
     Raises ConfigError when the truth has another number of frames."""
-    scores = {n: ClipScore([c.name for c in e.classes], truth, foreground) for n, e in engines.items()}
+    scores = {
+        n: ClipScore([c.name for c in e.classes], truth and truth.covered(e.view("file")), foreground)
+        for n, e in engines.items()
+    }
     frames = 0
     for decoded in file_frames(clip, skip_still=bool(gates)):
         frame = replace(decoded, state_key=number * 1_000_000 + decoded.state_key)

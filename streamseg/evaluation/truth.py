@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamseg.engine.tiling import View
 from streamseg.errors import ConfigError
 from streamseg.types import U8
 
@@ -31,12 +33,23 @@ class Truth:
     def __repr__(self) -> str:
         return f"Truth({self.path.name}, {len(self)} frames)"
 
+    def covered(self, view: View) -> Truth:
+        """Of the part of the picture that is analysed alone; views of the same arrays."""
+        arrays = {key: array for key in KEYS if (array := getattr(self, key)) is not None}
+        return Truth(self.path, **{key: covered(array, view) for key, array in arrays.items()})
+
     @property
     def shape(self) -> tuple[int, int]:
         """(height, width)"""
         known = self.labels if self.labels is not None else self.foreground
         assert known is not None
         return known.shape[1], known.shape[2]
+
+
+def covered(truth: NDArray[Any], view: View) -> NDArray[Any]:
+    """What of [..., H, W] lies in the part of the picture that is analysed."""
+    part = view.part(truth.shape[-1], truth.shape[-2])
+    return truth if part is None else truth[..., part.rows, part.columns]
 
 
 def read_truth(clip: Path) -> Truth | None:

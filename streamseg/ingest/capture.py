@@ -16,10 +16,11 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from streamseg.errors import FrameError, SourceCorrupt, SourceNoVideo, SourceTimeout
 from streamseg.ingest.clock import CameraClock
+from streamseg.ingest.crop import Cropper
 from streamseg.ingest.faults import translated
 from streamseg.source import Source
 from streamseg.synthetic import Street, StreetSpec
-from streamseg.types import U8, Clock, Picture, Planes
+from streamseg.types import U8, Clock, Picture, Planes, Roi
 
 FILE: Clock = "file"
 OPEN_TIMEOUT_S = 5.0
@@ -61,6 +62,7 @@ class Scaler:
 
     def __init__(self) -> None:
         self._lock, self._reformatter = threading.Lock(), VideoReformatter()
+        self.crop = Cropper()
 
     def __call__(self, frame: av.VideoFrame, **how: Any) -> av.VideoFrame:
         with self._lock:
@@ -77,20 +79,21 @@ class AvPicture:
         self._frame, self._for_rgb, self._for_planes = frame, for_rgb, for_planes
         self.width: int = frame.width
         self.height: int = frame.height
-        self._scaled: U8 | None = None
+        self._scaled: tuple[Roi | None, U8] | None = None
 
-    def scale_ahead(self, width: int, height: int) -> None:
-        """Does the work of `rgb` now, in the calling thread; the next `rgb` of that size hands its result out."""
+    def scale_ahead(self, width: int, height: int, part: Roi | None = None) -> None:
+        """Does the work of `rgb` now, in the calling thread; the next `rgb` of the same hands its result out."""
         with suppress(FrameError):  # told when it is asked for
-            self._scaled = self.rgb(width, height)
+            self._scaled = part, self.rgb(width, height, part)
 
-    def rgb(self, width: int, height: int) -> U8:
+    def rgb(self, width: int, height: int, part: Roi | None = None) -> U8:
         scaled, self._scaled = self._scaled, None
-        if scaled is not None and scaled.shape[:2] == (height, width):
-            return scaled
+        if scaled is not None and scaled[0] == part and scaled[1].shape[:2] == (height, width):
+            return scaled[1]
         how = {"width": width, "height": height, "format": "rgb24", "interpolation": Interpolation.AREA}
         try:
-            picture: Any = self._for_rgb(self._frame, src_colorspace=self._matrix(), **how).to_ndarray()
+            frame = self._frame if part is None else self._for_rgb.crop(self._frame, part)
+            picture: Any = self._for_rgb(frame, src_colorspace=self._matrix(), **how).to_ndarray()
         except (av.error.FFmpegError, ValueError) as error:
             raise FrameError(
                 f"a {self.width}x{self.height} {self._frame.format.name} picture cannot be scaled"

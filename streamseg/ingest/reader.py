@@ -17,7 +17,7 @@ from streamseg.ingest.scene import News, SceneWatch
 from streamseg.metrics import StreamMetrics
 from streamseg.motion import thumbnail
 from streamseg.source import Source
-from streamseg.types import U8, Frame, StreamState
+from streamseg.types import U8, Frame, Picture, StreamState
 
 log = logging.getLogger("streamseg")
 Announce = Callable[[str, int, StreamState, str, str], None]
@@ -67,16 +67,16 @@ class StreamReader:
         metrics: StreamMetrics,
         announce: Announce,
         *,
-        input_size: Callable[[int, int], tuple[int, int]] | None = None,
+        scale_ahead: Callable[[Picture], None] | None = None,
     ) -> None:
-        """`input_size`: the (width, height) that the engine wants for a source of that size. Files, of which nothing
-        is dropped, are scaled to it here, beside the inference thread; live frames only once they are taken."""
+        """`scale_ahead` makes what the engine wants of a picture. Files, of which nothing is dropped, are scaled here,
+        beside the inference thread; live frames only once they are taken."""
         self.stream = stream
         self.failed: SourceError | None = None
         self.crash: BaseException | None = None
         self._source, self._options = source, options
         self._inbox, self._metrics, self._announce = inbox, metrics, announce
-        self._input_size = input_size
+        self._scale_ahead = scale_ahead
         self._stop = threading.Event()
         self._epoch = 0
         self._state_key = 0
@@ -191,8 +191,8 @@ class StreamReader:
         picture = captured.picture
         assert picture is not None
         skip = live if self._options.skip_still is None else self._options.skip_still
-        if not (live or skip) and self._input_size is not None:
-            picture.scale_ahead(*self._input_size(picture.width, picture.height))
+        if not (live or skip) and self._scale_ahead is not None:
+            self._scale_ahead(picture)
         frame = Frame(
             stream=self.stream,
             epoch=self._epoch,
