@@ -30,9 +30,10 @@ PRIOR = 0.45
 """Added to the score of the classes that move (`moves` in engine.yaml) where the picture is not its background."""
 PAN_LOW, PAN_HIGH = 0.35, 0.6
 """Share of the picture that is not its background from which the camera is taken for moving: no margin and no prior."""
-MATCH, RETURN_SECONDS, LEARN_SECONDS = 0.3, 1.0, 2.0
-"""The background shows again where the change from it is below MATCH and nothing else has been still for
-RETURN_SECONDS; what has been still for LEARN_SECONDS is background."""
+MATCH, ALIKE, RETURN_SECONDS, LEARN_SECONDS = 0.3, 0.5, 1.0, 2.0
+"""The background shows again where the change from it is below MATCH, the network sees nearly what it saw there (total
+variation below ALIKE: a grey car on a grey road is no road) and nothing else has been still for RETURN_SECONDS; what
+has been still for LEARN_SECONDS is background."""
 OLDEST_SECONDS = 4.0
 # average:
 AVERAGE_SECONDS = 0.5
@@ -110,11 +111,12 @@ def adaptive(g: Graph, strength: float, classes: int, strides: tuple[float, floa
     present, background = (_memory(g, name, classes) for name in ("program/present", "program/background"))
 
     luma = _luma(g, strides)
-    _, change, expected = _compared(g, present, luma)
-    covered, change_back, expected_back = _compared(g, background, luma)
+    _, _, change, expected = _compared(g, present, luma)
+    covered, apart, change_back, expected_back = _compared(g, background, luma)
 
     still = g.op("Mul", present.still_s, g.op("Sub", one, change))
     returned = g.op("Less", change_back, g.constant("match", MATCH))
+    returned = g.op("And", returned, g.op("Less", apart, g.constant("alike", ALIKE)))
     returned = g.op("And", returned, g.op("Less", still, g.constant("return", RETURN_SECONDS)))
     returned = g.op("And", returned, g.op("Less", still, background.still_s))
     before = _memory(g, g.op("Where", returned, background.values, present.values), classes)
@@ -160,14 +162,14 @@ def _memory(g: Graph, values: str, classes: int) -> _Memory:
     return _Memory(values, *parts)
 
 
-def _compared(g: Graph, memory: _Memory, luma: str) -> tuple[str, str, str]:
-    """[N,1,h,w] each: how far luma differs from the memory (0..1); the same, or how far the network does; and the luma
-    that the memory lets expect."""
+def _compared(g: Graph, memory: _Memory, luma: str) -> tuple[str, str, str, str]:
+    """[N,1,h,w] each: how far luma differs from the memory (0..1); how far apart the probabilities are (total
+    variation); the change that both amount to (0..1); and the luma that the memory lets expect."""
     expected = g.op("Mul", memory.luma, _exposure(g, luma, memory.luma))
     moved = _moved(g, luma, expected)
     distance = g.op("Abs", g.op("Sub", "probabilities", memory.probabilities))
     apart = g.op("Mul", g.op("ReduceSum", distance, g.constant("axis1", [1], np.int64)), g.constant("half", 0.5))
-    return moved, g.op("Max", moved, _ramp(g, apart, DOUBT_LOW, DOUBT_HIGH)), expected
+    return moved, apart, g.op("Max", moved, _ramp(g, apart, DOUBT_LOW, DOUBT_HIGH)), expected
 
 
 def _column(g: Graph, value: str) -> str:
