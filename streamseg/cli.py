@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from streamseg import engines_cli, measuring
-from streamseg.commandline import Json, Overrides, configured, is_config, table
+from streamseg.commandline import Json, Overrides, configured, is_config
 from streamseg.errors import ConfigError, StreamsegError
 
 app = typer.Typer(
@@ -197,46 +197,8 @@ def subscribe(
     )
 
 
-@engine_app.command("list")
-def engine_list(as_json: Json = False) -> None:
-    """The engines there are, with what was measured of them."""
-    from streamseg.engine.bundle import available
-
-    rows = []
-    for bundle in available():
-        m = bundle.manifest
-        rows.append(
-            {
-                "name": m.name,
-                "classes": len(m.classes),
-                "size": f"{m.input.width}x{m.input.height}",
-                "parameters": m.parameters,
-                "gmac": m.gmac,
-                "megabytes": round((bundle.path / "model.onnx").stat().st_size / 1e6, 2),
-                "miou": m.accuracy.get("miou"),
-                "path": str(bundle.path),
-            }
-        )
-    if as_json:
-        return print(json.dumps(rows))
-    return table(rows)
-
-
-@engine_app.command("info")
-def engine_info(
-    name: Annotated[str, typer.Argument(help="An engine's name or folder.")], as_json: Json = False
-) -> None:
-    """An engine's manifest and model card."""
-    from streamseg.engine.bundle import find
-
-    bundle = find(name)
-    if as_json:
-        return print(json.dumps({"digest": bundle.digest, **bundle.manifest.model_dump(mode="json")}))
-    card = bundle.path / "README.md"
-    print(f"{bundle.identity}  ({bundle.path})\n")
-    return print(card.read_text() if card.is_file() else (bundle.path / "engine.yaml").read_text())
-
-
+engine_app.command("list")(engines_cli.list_engines)
+engine_app.command("info")(engines_cli.engine_info)
 engine_app.command("import")(engines_cli.import_engine)
 app.command("eval")(measuring.evaluate)
 

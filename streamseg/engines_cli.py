@@ -1,4 +1,4 @@
-"""The commands that bring engines in: `engine import`. Nothing heavy is imported before a command needs it."""
+"""The commands about engines: `engine list`, `info`, `import`. Nothing heavy is imported before a command needs it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,44 @@ import typer
 
 from streamseg.commandline import Json
 from streamseg.errors import ConfigError
+
+
+def list_engines(
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Time engines whose speed here is not known yet.")
+    ] = True,
+    again: Annotated[bool, typer.Option("--again", help="Time all anew, such as after a busy moment.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The engines there are: what they are for, their size, their accuracy, and their speed on this machine.
+
+    The speed is measured at first sight and remembered: one picture of a 16:9 camera to its label map, on one thread,
+    with the backend and the precision that the daemon would choose.
+    """
+    from rich.console import Console
+
+    from streamseg import cards, catalogue
+
+    with Console(stderr=True).status("reading the engines") as status:
+        rows = list(catalogue.rows(catalogue.Timing(measure or again, again), status.update))
+    if as_json:
+        return print(json.dumps(rows))
+    return cards.show_list(rows)
+
+
+def engine_info(
+    name: Annotated[str, typer.Argument(help="An engine's name or folder.")], as_json: Json = False
+) -> None:
+    """An engine's facts, its classes with their colours and accuracy, its files, and its model card."""
+    from streamseg import cards, catalogue
+    from streamseg.engine.bundle import find
+
+    bundle = find(name)
+    facts = catalogue.facts(bundle)
+    if as_json:
+        return print(json.dumps(facts))
+    card = bundle.path / "README.md"
+    return cards.show_card(facts, card.read_text(errors="replace") if card.is_file() else "")
 
 
 def import_engine(

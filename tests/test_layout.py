@@ -31,9 +31,9 @@ LAYERS: tuple[set[str], ...] = (
         "models",
     },
     {"pipeline"},
-    {"service", "probe", "bench", "training", "evaluation", "viewer"},
+    {"service", "probe", "bench", "training", "evaluation", "viewer", "catalogue"},
     {"importing"},
-    {"cli", "engines_cli", "commandline", "measuring", "__main__"},
+    {"cli", "engines_cli", "cards", "commandline", "measuring", "__main__"},
 )
 """From the bottom up. A module imports from its own layer (without going round in circles) or from below."""
 

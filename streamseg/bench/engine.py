@@ -71,7 +71,7 @@ def _compared(plan: Plan, name: str, backend: str, precision: Any, threads: int)
     size = engines[modes[0]].size_for(1920, 1080)
     street = Street(1, *size, FPS)
     pictures = [street.frame(index)[0] for index in range(PICTURES)]
-    lanes = {mode: _Lane(engine.program(size)) for mode, engine in engines.items()}
+    lanes = {mode: Lane(engine.program(size)) for mode, engine in engines.items()}
     for lane in lanes.values():
         lane.run(pictures, PICTURES, warm=True)
     for _ in range(0, plan.runs, BLOCK):
@@ -88,7 +88,7 @@ def _compared(plan: Plan, name: str, backend: str, precision: Any, threads: int)
 
 
 @dataclass(slots=True)
-class _Lane:
+class Lane:
     """One compiled program, its state, and the milliseconds of every run: of the graph, and of making the labels."""
 
     program: Program
@@ -122,7 +122,7 @@ class _Lane:
             "labels_ms": round(statistics.median(self.labels), 3),
         }
 
-    def cost(self, off: _Lane) -> dict[str, float]:
+    def cost(self, off: Lane) -> dict[str, float]:
         """What smoothing adds to the time without it, in percent of that."""
         median, least = statistics.median(self.total) / statistics.median(off.total), min(self.total) / min(off.total)
         return {"cost_percent": round(100 * (median - 1), 1), "cost_min_percent": round(100 * (least - 1), 1)}

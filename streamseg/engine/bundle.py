@@ -60,8 +60,11 @@ class Manifest(_Model):
     smoothing: SmoothingEntry = SmoothingEntry()
     licence: str
     data: str
+    origin: Literal["trained", "published"] = "trained"
+    """Whose weights: `trained` with this project, or `published` by others and imported. Plots mark them apart."""
     parameters: int | None = None
     gmac: float | None = None
+    """Both as `complexity.measure` counts them, the latter at the input's size."""
     accuracy: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -176,14 +179,14 @@ def search_path() -> list[Path]:
     return [Path("engines"), user, package / "_engines", package.parent / "engines"]
 
 
-def available() -> Iterator[Bundle]:
-    """Every engine that `find` would give, by name."""
+def folders() -> Iterator[Path]:
+    """The folder of every engine that `find` would give, by name; what is in it may be damaged."""
     seen: set[str] = set()
     for folder in search_path():
         for manifest in sorted(folder.glob("*/engine.yaml")):
             if manifest.parent.name not in seen:
                 seen.add(manifest.parent.name)
-                yield Bundle.open(manifest.parent)
+                yield manifest.parent
 
 
 def find(name: str | Path) -> Bundle:

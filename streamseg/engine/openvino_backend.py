@@ -45,12 +45,24 @@ def run_once(model: bytes, inputs: dict[str, Any], names: Sequence[str]) -> list
 
 def output_shape(network: onnx.ModelProto) -> list[int]:
     """The dimensions of its first output, 0 where one is not known even when those of its inputs are."""
+    name = network.graph.output[0].name
+    return shapes(network, [name])[name]
+
+
+def shapes(network: onnx.ModelProto, names: Sequence[str]) -> dict[str, list[int]]:
+    """The dimensions of any of its tensors, by name; 0 where one is not known, [] where not even their number is."""
+    told = onnx.ModelProto()
+    told.CopyFrom(network)
+    del told.graph.output[:]
+    told.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     try:
-        shape = openvino.Core().read_model(network.SerializeToString()).outputs[0].partial_shape
+        outputs = openvino.Core().read_model(told.SerializeToString()).outputs
     except RuntimeError as error:
         first = str(error).strip().splitlines()[-1]
         raise EngineError(f"OpenVINO cannot read the network: {first}") from error
-    return [dim.get_length() if dim.is_static else 0 for dim in shape] if shape.rank.is_static else []
+    found = [output.partial_shape for output in outputs]
+    dims = [[d.get_length() if d.is_static else 0 for d in s] if s.rank.is_static else [] for s in found]
+    return dict(zip(names, dims, strict=True))
 
 
 def _compile(model: onnx.ModelProto, options: CompileOptions, state_shape: tuple[int, int, int] | None) -> Any:

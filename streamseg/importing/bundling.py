@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from onnx import numpy_helper
 
-from streamseg.engine import program
+from streamseg.engine import complexity, program
 from streamseg.engine.bundle import Bundle, ClassEntry, InputEntry, Manifest, Triple, write
 from streamseg.errors import ConfigError
 from streamseg.importing import onnx_model, prove
 from streamseg.importing.heads import Wish
 from streamseg.importing.prove import Proof
-from streamseg.models import deployed
 from streamseg.types import Frame
 
 NETWORKS = {".onnx"}
@@ -94,7 +92,6 @@ def _from_checkpoint(request: Request, frame: Frame, folder: Path) -> tuple[Proo
     try:
         from streamseg.importing import checkpoint
         from streamseg.training import weights
-        from streamseg.training.bundle import multiply_accumulates
         from streamseg.training.export import export_network
     except ModuleNotFoundError as error:
         raise ConfigError(f"checkpoints need {error.name}; pip install 'streamseg[train]'") from None
@@ -108,17 +105,13 @@ def _from_checkpoint(request: Request, frame: Frame, folder: Path) -> tuple[Proo
     mean, std = request.wish.normalised(loaded.mean, loaded.std)
     entry = InputEntry(width=width, height=height, multiple=onnx_model.multiple_of(width, height), mean=mean, std=std)
     bundle = _written(request, folder, network, entry)
-    measured = {
-        "parameters": sum(weight.numel() for weight in deployed(loaded.model)),
-        "gmac": round(multiply_accumulates(loaded.model, width, height) / 1e9, 3),
-    }
-    bundle = write(folder, bundle.manifest.model_copy(update=measured), bundle.program)
     weights.write(folder, request.architecture, [c.name for c in request.classes], loaded.model)
     notes = {"size": f"{width}x{height}, and others", "pixels": f"mean {mean}, std {std}, of RGB in 0..1"}
     return prove.prove(bundle, frame, None), {**loaded.notes, **notes}
 
 
 def _written(request: Request, folder: Path, network: onnx.ModelProto, entry: InputEntry) -> Bundle:
+    measured = complexity.measure(network, entry.width, entry.height)
     manifest = Manifest(
         name=request.name,
         description=request.description or f"imported from {request.source.name}",
@@ -126,7 +119,9 @@ def _written(request: Request, folder: Path, network: onnx.ModelProto, entry: In
         input=entry,
         licence=request.licence,
         data=request.data,
-        parameters=sum(int(numpy_helper.to_array(w).size) for w in network.graph.initializer if len(w.dims) > 0),
+        origin="published",
+        parameters=measured.parameters,
+        gmac=measured.gmac,
     )
     # As it is shipped it does not smooth: an engine puts the tail on that its settings ask for.
     return write(folder, manifest, program.build(network, program.ProgramSpec(entry.mean, entry.std, mode="off")))

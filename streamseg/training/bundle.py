@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
-from torch import nn
 
 from streamseg.config import validated
-from streamseg.engine import program
+from streamseg.engine import complexity, program
 from streamseg.engine.bundle import Bundle, ClassEntry, InputEntry, Manifest, write
 from streamseg.evaluation import evaluate
-from streamseg.models import deployed
 from streamseg.training import weights
 from streamseg.training.data import Pictures
 from streamseg.training.datasets import load
@@ -30,6 +27,8 @@ def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: P
     """
     recipe = trained.recipe
     entry = InputEntry(width=recipe.width, height=recipe.height, mean=recipe.mean, std=recipe.std)
+    network = onnx.load(trained.network)
+    measured = complexity.measure(network, recipe.width, recipe.height)
     manifest = Manifest(
         name=recipe.name,
         description=recipe.description,
@@ -37,12 +36,12 @@ def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: P
         input=entry,
         licence=recipe.licence,
         data=recipe.data,
-        parameters=sum(p.numel() for p in deployed(trained.model)),
-        gmac=round(multiply_accumulates(trained.model, recipe.width, recipe.height) / 1e9, 3),
+        parameters=measured.parameters,
+        gmac=measured.gmac,
     )
     moves = tuple(i for i, c in enumerate(recipe.classes) if c.moves)
     spec = program.ProgramSpec(mean=recipe.mean, std=recipe.std, moves=moves)
-    bundle = write(folder, manifest, program.build(onnx.load(trained.network), spec))
+    bundle = write(folder, manifest, program.build(network, spec))
     weights.write(folder, recipe.architecture, recipe.names, trained.model)
     if trained.curves.exists():
         shutil.copyfile(trained.curves, folder / "curve.png")
@@ -50,22 +49,6 @@ def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: P
         return bundle
     accuracy = _measured(folder, load(recipe.report, recipe.names, data_root, base), mapped=recipe.report.maps)
     return write(folder, manifest.model_copy(update={"accuracy": accuracy}), bundle.program)
-
-
-def multiply_accumulates(model: nn.Module, width: int, height: int) -> int:
-    """Of all convolutions that run in eval mode for one picture."""
-    total = 0
-
-    def count(layer: Any, _: Any, output: Any) -> None:
-        nonlocal total
-        total += output.numel() * layer.in_channels // layer.groups * layer.kernel_size[0] * layer.kernel_size[1]
-
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d)]
-    with torch.inference_mode():
-        model.eval()(torch.zeros(1, 3, height, width))
-    for hook in hooks:
-        hook.remove()
-    return total
 
 
 def _measured(folder: Path, pictures: Pictures, *, mapped: bool) -> dict[str, Any]:

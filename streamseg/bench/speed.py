@@ -1,0 +1,89 @@
+"""How fast an engine is on this machine, as the daemon would run it: measured once, in the thread that asks, and kept
+in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import statistics
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+from platformdirs import user_cache_path
+
+from streamseg.bench.engine import FPS, PICTURES, Lane
+from streamseg.engine.backends import BACKENDS, choose
+from streamseg.engine.bundle import Bundle
+from streamseg.engine.engine import Engine
+from streamseg.synthetic import Street
+
+WARM_UPS, RUNS = 5, 20
+CAMERA = (1920, 1080)
+
+
+def remembered(bundle: Bundle) -> float | None:
+    """Milliseconds as measured earlier of this very model, with this backend, on this kind of CPU."""
+    try:
+        ms = json.loads(_file(bundle).read_text())["ms"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return ms if isinstance(ms, float) and ms > 0 else None
+
+
+def measured(bundle: Bundle) -> float:
+    """The median of 20 runs in ms: one picture of a 16:9 camera in memory to its label map, one thread, the backend and
+    the precision that `auto` picks, the engine's own smoothing. Kept for `remembered`. Raises EngineError."""
+    engine = Engine(bundle, threads=1)
+    size = engine.size_for(*CAMERA)
+    street = Street(1, *size, FPS)
+    pictures = [street.frame(index)[0] for index in range(PICTURES)]
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        lane = Lane(engine.program(size))
+        lane.run(pictures, WARM_UPS, warm=True)
+        lane.run(pictures, RUNS)
+    finally:
+        cv2.setNumThreads(threads)
+    ms = round(statistics.median(lane.total), 3)
+    _keep(_file(bundle), {"engine": bundle.identity, "ms": ms, "cpu": cpu()})
+    return ms
+
+
+def cpu() -> str:
+    """The processor's name as it gives it itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def backend() -> str:
+    """Name and version of the backend that `auto` picks. Raises BackendUnavailable."""
+    name, _ = choose("auto")
+    return f"{name} {version(BACKENDS[name][0])}"
+
+
+def _file(bundle: Bundle) -> Path:
+    """Named by all that the time hangs on; another model, setting, backend or CPU has another file."""
+    told = {"accuracy", "description", "licence", "data", "origin"}
+    settings = bundle.manifest.model_dump(mode="json", exclude=told)
+    models = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(bundle.path.glob("*.onnx"))}
+    key = json.dumps([settings, models, backend(), "auto", cpu(), RUNS], sort_keys=True)
+    return user_cache_path("streamseg") / "speeds" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def _keep(file: Path, what: dict[str, object]) -> None:
+    """A cache that cannot be written to only costs time."""
+    part = file.with_suffix(f".{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(what))
+        part.replace(file)
+    except OSError:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,79 @@
+"""The catalogue of engines: what `streamseg engine list` and `engine info` tell of each. No thread of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamseg.bench import speed
+from streamseg.engine import complexity, program
+from streamseg.engine.bundle import Bundle, folders
+from streamseg.errors import StreamsegError
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Whether engines whose speed is not known are timed, and whether all are timed anew."""
+
+    measure: bool = True
+    again: bool = False
+
+
+def rows(timing: Timing, say: Say) -> Iterator[dict[str, Any]]:
+    """One row an engine, by name. Of a damaged one only {"name", "path", "error"}. `say` is told what is measured."""
+    found = list(folders())
+    for number, folder in enumerate(found, 1):
+        head = {"name": folder.name, "path": str(folder)}
+        try:
+            bundle = Bundle.open(folder)
+            row = head | _row(bundle)
+            ms = None if timing.again else speed.remembered(bundle)
+            if ms is None and timing.measure:
+                say(f"{folder.name} ({number} of {len(found)}): measuring its speed on this machine")
+                ms = speed.measured(bundle)
+            yield row | {"ms": ms}
+        except StreamsegError as error:
+            yield head | {"error": str(error)}
+
+
+def _row(bundle: Bundle) -> dict[str, Any]:
+    manifest, quantised = bundle.manifest, bundle.path / "model-int8.onnx"
+    return {
+        "engine": bundle.identity,
+        "task": manifest.task,
+        "classes": len(manifest.classes),
+        "size": f"{manifest.input.width}x{manifest.input.height}",
+        **counted(bundle),
+        "bytes": (bundle.path / "model.onnx").stat().st_size,
+        "bytes_int8": quantised.stat().st_size if quantised.is_file() else None,
+        "miou": manifest.accuracy.get("miou"),
+        "miou_of": manifest.accuracy.get("data"),
+        "origin": manifest.origin,
+    }
+
+
+def counted(bundle: Bundle) -> dict[str, Any]:
+    """{"parameters", "gmac"} as the manifest says, or counted in the graph. Raises EngineError for a damaged model."""
+    manifest, model = bundle.manifest, bundle.program
+    if manifest.parameters is not None and manifest.gmac is not None:
+        return {"parameters": manifest.parameters, "gmac": manifest.gmac}
+    found = complexity.measure(program.network_of(model), manifest.input.width, manifest.input.height)
+    return {"parameters": found.parameters, "gmac": found.gmac}
+
+
+def facts(bundle: Bundle) -> dict[str, Any]:
+    """The whole manifest, what can be counted, and every file with its size in bytes and SHA-256."""
+    files = sorted(path for path in bundle.path.iterdir() if path.is_file() and not path.name.startswith("."))
+    manifest = bundle.manifest.model_dump(mode="json")
+    head = {"engine": bundle.identity, "digest": bundle.digest, "path": str(bundle.path)}
+    return head | manifest | counted(bundle) | {"files": [_file(path) for path in files]}
+
+
+def _file(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    return {"name": path.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

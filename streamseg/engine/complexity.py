@@ -1,0 +1,92 @@
+"""How large a network is and how much it computes, counted in its ONNX graph. No thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import onnx
+from onnx import TensorProto
+
+from streamseg.errors import EngineError
+
+COUNTED = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
+QUANTISERS = {"QuantizeLinear", "DequantizeLinear"}
+WEIGHTS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8, TensorProto.UINT8}
+Shape = list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Complexity:
+    """`parameters`: weights and biases as they are shipped, normalisation folded into the convolutions where the
+    export did that. `gmac`: 1e9 multiply-accumulates of convolutions and matrix products for one picture, None where
+    the graph does not let its shapes be told beforehand."""
+
+    parameters: int
+    gmac: float | None
+
+
+def measure(network: onnx.ModelProto, width: int, height: int) -> Complexity:
+    """Of a bare network (see `program.network_of`) on a picture of that size."""
+    try:
+        return Complexity(parameters(network), round(multiply_accumulates(network, width, height) / 1e9, 3))
+    except EngineError:
+        return Complexity(parameters(network), None)
+
+
+def parameters(network: onnx.ModelProto) -> int:
+    """Elements of all float and int8 tensors that nodes read, but for the scales and zero points of quantised ones."""
+    scales = {name for node in network.graph.node if node.op_type in QUANTISERS for name in node.input[1:]}
+    read = {name for node in network.graph.node for name in node.input} - scales
+    constants = {
+        node.output[0]: attribute.t
+        for node in network.graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    }
+    tensors = {tensor.name: tensor for tensor in network.graph.initializer} | constants
+    # A tensor without dimensions is a number that belongs to the arithmetic, such as the 0 of a Clip.
+    return sum(prod(t.dims) for n, t in tensors.items() if n in read and t.dims and t.data_type in WEIGHTS)
+
+
+def multiply_accumulates(network: onnx.ModelProto, width: int, height: int) -> int:
+    """For one picture. Raises EngineError where shapes cannot be told."""
+    known = _shapes(network, width, height)
+    return sum(_of_node(node, known) for node in network.graph.node)
+
+
+def _of_node(node: onnx.NodeProto, known: dict[str, Shape]) -> int:
+    if node.op_type not in COUNTED:
+        return 0
+    inputs, output = [known[name] for name in node.input[:2]], known[node.output[0]]
+    if node.op_type == "Conv":
+        return prod(output) * prod(inputs[1][1:])
+    if node.op_type == "ConvTranspose":  # every input value goes to (K / groups) x kernel outputs
+        return prod(inputs[0]) * prod(inputs[1][1:])
+    if node.op_type == "MatMul":
+        return prod(output) * inputs[0][-1]
+    flipped = any(a.name == "transA" and a.i for a in node.attribute)
+    return prod(output) * inputs[0][0 if flipped else -1]
+
+
+def _shapes(network: onnx.ModelProto, width: int, height: int) -> dict[str, Shape]:
+    """The shapes of all that the counted nodes read and write: by ONNX, and what it leaves open by OpenVINO."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(network)
+    for dim, value in zip(fixed.graph.input[0].type.tensor_type.shape.dim, (1, 3, height, width), strict=True):
+        dim.dim_value = value
+    fixed.graph.output[0].type.tensor_type.ClearField("shape")
+    inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
+    known = {tensor.name: list(tensor.dims) for tensor in inferred.initializer}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        known[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    counted = [node for node in inferred.node if node.op_type in COUNTED]
+    needed = dict.fromkeys(name for node in counted for name in (*node.input[:2], node.output[0]))
+    if open_ := [name for name in needed if not known.get(name) or 0 in known[name]]:
+        from streamseg.engine.openvino_backend import shapes
+
+        known |= shapes(fixed, open_)
+        if unknown := [name for name in open_ if not known[name] or 0 in known[name]]:
+            raise EngineError(f"the shape of {unknown[0]} at {width}x{height} cannot be told beforehand")
+    return known
