@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,34 @@ class Message:
             return None
         decode = wire.decode_mask if header.kind == "mask" else wire.decode_labels
         return decode(self.payload, header.width, header.height, header.encoding)
+
+    def on_source(self) -> NDArray[np.bool_] | U8 | None:
+        """`array` at the size of the source picture, to lay over it: stretched over the part that the map covers
+        (`header.roi`) by nearest neighbour; False, or 255, elsewhere. Raises WireError."""
+        array, roi, source = self.array, self.header.roi, self.header.source
+        if array is None or roi is None or source is None:
+            return None
+        inside = roi.x + roi.width <= source.width and roi.y + roi.height <= source.height
+        if not inside or max(source.width, source.height) > wire.MAX_SIDE:
+            raise WireError(f"a map of {roi} of a picture of {source.width}x{source.height} cannot be laid over it")
+        shape = source.height, source.width
+        whole: Any = np.zeros(shape, np.bool_) if array.dtype == np.bool_ else np.full(shape, 255, np.uint8)
+        rows, columns = (
+            (np.arange(count) * 2 + 1) * length // (2 * count)
+            for count, length in zip((roi.height, roi.width), array.shape, strict=True)
+        )
+        whole[roi.rows, roi.columns] = array[np.ix_(rows, columns)]
+        return cast("NDArray[np.bool_] | U8", whole)
+
+    @property
+    def source_bbox(self) -> tuple[float, float, float, float] | None:
+        """A mask's `bbox` in pixels of the source picture: x, y, width, height; None where it is empty."""
+        header = self.header
+        if header.bbox is None or header.roi is None or not header.width or not header.height:
+            return None
+        across, down = header.roi.width / header.width, header.roi.height / header.height
+        x, y, width, height = header.bbox
+        return header.roi.x + x * across, header.roi.y + y * down, width * across, height * down
 
     @property
     def age_s(self) -> float:
