@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,12 +46,22 @@ def evaluate(
         str | None,
         typer.Option(metavar="CLASS,…", help="The classes that a clip's mask of moving objects (.npz) shows."),
     ] = None,
+    confusion: Annotated[
+        Path | None, typer.Option(help="Draw which class is taken for which, in percent, to this picture.")
+    ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Write the accuracy into the engine's manifest, as that on data of this name."
+        ),
+    ] = None,
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Accuracy on labelled pictures; on clips also flicker, video consistency, moving objects and detection lag.
 
     streamseg eval street-edge ../shared/data/camvid --split test --json
+    streamseg eval street-edge ../shared/data/camvid --confusion confusion.png
     streamseg eval street-edge gate.mp4 yard.mp4 --smoothing off,average
     streamseg eval street-edge gate.mp4 --smoothing adaptive,adaptive+skip
     streamseg eval street-edge gate.mp4 --video side-by-side.mp4
@@ -65,13 +75,24 @@ def evaluate(
         skip = ["streams[0].motion.skip=true"] if mode.endswith("+skip") else []
         configs[mode] = configured("synthetic://street", [*(overrides or []), *skip], options)
     shown = foreground.split(",") if foreground else []
+    if confusion is not None:
+        from streamseg.evaluation import matrix
+
+        matrix.check(confusion)
+        if len(configs) > 1:
+            raise ConfigError("--confusion takes one way of smoothing")
     if len(data) > 1 or len(configs) > 1 or video or modes[0].endswith("+skip"):
-        if save_labels:
-            raise ConfigError("--save-labels takes one clip and one way of smoothing")
-        return _compared(configs, data, shown, video, as_json)
+        if save_labels or record:
+            raise ConfigError(f"--{'save-labels' if save_labels else 'record'} takes one clip and one way of smoothing")
+        return _compared(configs, data, shown, video, confusion, as_json)
     from streamseg.evaluation import evaluate as evaluation
 
     report = evaluation.run(configs[modes[0]], data[0], split, save_labels, shown)
+    if confusion is not None:
+        of = f"{data[0]} {split}" if Path(data[0]).is_dir() else data[0]
+        _draw_confusion(confusion, report.get("confusion"), engine, f"{report['engine']} on {of}")
+    if record is not None:
+        _record(engine, report, record)
     if as_json:
         return print(json.dumps(report))
     if "iou" in report:
@@ -84,18 +105,47 @@ def evaluate(
 
 
 def _compared(
-    configs: dict[str, Config], data: list[str], foreground: list[str], video: Path | None, as_json: bool
+    configs: dict[str, Config],
+    data: list[str],
+    foreground: list[str],
+    video: Path | None,
+    confusion: Path | None,
+    as_json: bool,
 ) -> None:
     from streamseg.evaluation import compare
 
     clips = [Path(each) for each in data]
     report = compare.run(configs, clips, foreground=foreground, video=video, progress=sys.stderr.isatty())
+    if confusion is not None:
+        (counts,) = report["confusion"].values()
+        _draw_confusion(
+            confusion, counts, next(iter(configs.values())).engine.name, f"{report['engine']} on {len(clips)} clips"
+        )
     if as_json:
         return print(json.dumps(report))
     table(compare.table(report))
     pictures = sum(clip["pictures"] for clip in report["clips"])
     counted = f"{len(clips)} clip{'s' if len(clips) > 1 else ''}, {pictures} pictures"
     return print(f"{counted}, {report['engine']}, {report['seconds']} s")
+
+
+def _draw_confusion(path: Path, counts: list[list[int]] | None, engine: str, title: str) -> None:
+    from streamseg.engine.bundle import find
+    from streamseg.evaluation import matrix
+    from streamseg.evaluation.accuracy import Confusion
+
+    classes = find(engine).classes
+    matrix.write(path, Confusion.of(counts) if counts else Confusion(len(classes)), classes, title)
+
+
+def _record(engine: str, report: dict[str, Any], data: str) -> None:
+    from streamseg.engine.bundle import find, rewrite
+
+    if report.get("miou") is None:
+        raise ConfigError("--record: the data has no labels of the engine's classes")
+    bundle = find(engine)
+    accuracy = {"data": data, **{key: report[key] for key in ("pictures", "miou", "pixel_accuracy", "iou")}}
+    rewrite(bundle, bundle.manifest.model_copy(update={"accuracy": accuracy}))
 
 
 @bench_app.command("pipeline")

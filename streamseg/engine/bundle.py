@@ -17,6 +17,7 @@ from streamseg.types import ClassInfo
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 Triple = tuple[float, float, float]
+FLOAT, INT8 = "model.onnx", "model-int8.onnx"
 
 
 class _Model(BaseModel):
@@ -49,6 +50,27 @@ class SmoothingEntry(_Model):
     strength: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
+class Int8Entry(_Model):
+    """What `engine build --precision int8` measured of model-int8.onnx, against model.onnx in fp32."""
+
+    of: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+    """The digest of the model.onnx that it was made of."""
+    loss: float | None = None
+    """Points of mIoU (0..100) lost on labelled pictures; None where it was not measured on such."""
+    agreement: Annotated[float, Field(ge=0, le=1)]
+    """Share of the pixels that keep their label."""
+    max_loss: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Up to this loss `precision: auto` may pick int8, where it is faster."""
+    calibrated: str = ""
+    """On which pictures."""
+    data: str = ""
+    """Where `loss` (or else `agreement`) was measured."""
+
+    @property
+    def within(self) -> bool:
+        return self.loss is not None and self.loss <= self.max_loss
+
+
 class Manifest(_Model):
     """`engine.yaml`. A class's id is its position in `classes`."""
 
@@ -66,6 +88,7 @@ class Manifest(_Model):
     gmac: float | None = None
     """Both as `complexity.measure` counts them, the latter at the input's size."""
     accuracy: dict[str, Any] = Field(default_factory=dict)
+    int8: Int8Entry | None = None
 
     @model_validator(mode="after")
     def _unique_names(self) -> Manifest:
@@ -107,22 +130,37 @@ class Bundle:
     @cached_property
     def digest(self) -> str:
         """First 12 hex digits of the SHA-256 of model.onnx."""
-        return hashlib.sha256((self.path / "model.onnx").read_bytes()).hexdigest()[:12]
+        return _digest(self.path / FLOAT)
 
     @property
     def identity(self) -> str:
         return f"{self.manifest.name}@{self.digest}"
 
     @cached_property
+    def int8_identity(self) -> str:
+        """The same of model-int8.onnx: another file, which may give other labels."""
+        return f"{self.manifest.name}@{_digest(self.path / INT8)}"
+
+    @cached_property
     def program(self) -> onnx.ModelProto:
-        """The engine program as shipped."""
-        try:
-            model = onnx.load(self.path / "model.onnx")
-            onnx.checker.check_model(model)
-        except Exception as error:  # protobuf raises its own classes, which differ between versions
-            what = _one_line(error)[:200]
-            raise EngineError(f"{self.path / 'model.onnx'} is damaged; copy or train it again ({what})") from error
-        return model
+        """The engine program as shipped. Raises EngineError."""
+        return _loaded(self.path / FLOAT)
+
+    @cached_property
+    def int8_program(self) -> onnx.ModelProto:
+        """The same with int8 weights. Raises EngineError where there is none, or one of another model.onnx."""
+        if fault := self.int8_fault:
+            raise EngineError(f"{self.path}: {fault}; streamseg engine build {self.path} --precision int8 makes it")
+        return _loaded(self.path / INT8)
+
+    @property
+    def int8_fault(self) -> str | None:
+        """Why there is no int8 program to be used, if so."""
+        if self.manifest.int8 is None or not (self.path / INT8).is_file():
+            return f"the engine has no {INT8}"
+        if self.manifest.int8.of != self.digest:
+            return f"{INT8} was made of another {FLOAT}"
+        return None
 
     @property
     def whole(self) -> tuple[int, int]:
@@ -147,12 +185,34 @@ class Bundle:
         return _multiple(entry.width, entry.multiple), _multiple(entry.width * height / width, entry.multiple)
 
 
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
+def _loaded(file: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(file)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf raises its own classes, which differ between versions
+        again = "copy or train it again" if file.name == FLOAT else "build it again"
+        raise EngineError(f"{file} is damaged; {again} ({_one_line(error)[:200]})") from error
+    return model
+
+
 def _one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
 def _multiple(value: float, of: int) -> int:
     return max(of, round(value / of) * of)
+
+
+def write_int8(bundle: Bundle, program: onnx.ModelProto, entry: Int8Entry) -> Bundle:
+    """Puts model-int8.onnx into a bundle; the manifest, which says what it was made of, last."""
+    temporary = bundle.path / f".{INT8}.part"
+    temporary.write_bytes(program.SerializeToString())
+    temporary.replace(bundle.path / INT8)
+    return rewrite(bundle, bundle.manifest.model_copy(update={"int8": entry}))
 
 
 def write(path: Path, manifest: Manifest, program: onnx.ModelProto) -> Bundle:
@@ -163,6 +223,14 @@ def write(path: Path, manifest: Manifest, program: onnx.ModelProto) -> Bundle:
         temporary.write_bytes(data)
         temporary.replace(path / name)
     return Bundle.open(path)
+
+
+def rewrite(bundle: Bundle, manifest: Manifest) -> Bundle:
+    """The same bundle with another manifest; its model is not touched."""
+    temporary = bundle.path / ".engine.yaml.part"
+    temporary.write_text(_yaml(manifest))
+    temporary.replace(bundle.path / "engine.yaml")
+    return Bundle.open(bundle.path)
 
 
 def _yaml(manifest: Manifest) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,13 @@ class Confusion:
         self.classes = classes
         self.counts: NDArray[np.int64] = np.zeros((classes, classes + 1), np.int64)
         """[true, predicted]; the last column holds predictions that are no class."""
+
+    @classmethod
+    def of(cls, counts: Sequence[Sequence[int]]) -> Confusion:
+        """From `counts` [true][predicted], as many of one as of the other."""
+        confusion = cls(len(counts))
+        confusion.counts[:, :-1] = counts
+        return confusion
 
     def add(self, predicted: NDArray[np.uint8], true: NDArray[np.uint8]) -> None:
         """Counts one pair of label maps, u8 of equal shape. Raises ValueError when the shapes differ."""

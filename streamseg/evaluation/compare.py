@@ -50,7 +50,8 @@ def run(
     """Every configuration (a way of smoothing; by name, an empty name takes the engine's) over every clip.
 
     {"engine", "modes", "base", "clips": [{"data", "pictures", "modes": {mode: measures}}], "mean": {mode: measures},
-    "change": {mode: {measure: {"points", "percent"}}}, "seconds"}. `mean` is over the clips, lags over all objects;
+    "change": {mode: {measure: {"points", "percent"}}}, "confusion": {mode: pixels [true][predicted] of all clips},
+    "seconds"}. `mean` is over the clips, lags over all objects;
     `change` is against `base`, which is `off` or else the first mode. `video` (one clip only) shows the modes side by
     side. `progress` draws a bar on stderr. Raises ConfigError, EngineError, SourceError.
     """
@@ -83,6 +84,7 @@ def run(
         ],
         "mean": means,
         "change": {mode: _change(mode, base, means, rows, results) for mode in engines if mode != base},
+        "confusion": {mode: _pixels(mode, results) for mode in engines},
         "seconds": round(time.monotonic() - begin, 2),
     }
 
@@ -123,6 +125,11 @@ def _mean(mode: str, rows: list[dict[str, Any]], results: list[dict[str, ClipSco
         undetected = sum(entry.lag is None for entry in entries)
         mean |= {"lag_frames": rounded(mean_lag(entries)), "objects": len(entries), "undetected": undetected}
     return mean
+
+
+def _pixels(mode: str, results: list[dict[str, ClipScore]]) -> list[list[int]]:
+    total: list[list[int]] = sum(result[mode].confusion.counts[:, :-1] for result in results).tolist()
+    return total
 
 
 def _change(

@@ -50,7 +50,8 @@ class Still:
 def run(
     config: Config, data: Path | str, split: str, save_labels: Path | None = None, foreground: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """{"miou", "pixel_accuracy", "iou": {class: IoU or None}, "pictures", …}. Raises ConfigError, EngineError.
+    """{"miou", "pixel_accuracy", "iou": {class: IoU or None}, "confusion": pixels [true][predicted], "pictures", …}.
+    Raises ConfigError, EngineError.
 
     `config` chooses engine, backend, precision and smoothing. Everything is analysed at the size that the daemon would
     choose; pictures each for itself, clips smoothed from frame to frame and measured over time too (see `temporal`).
@@ -61,7 +62,7 @@ def run(
     if str(data).startswith("synthetic://"):
         measured = _street(engine, StreetSpec.from_url(str(data)))
     elif (data := Path(data)).is_dir():
-        measured = _pictures(engine, _labelled(data, split))
+        measured = _pictures(engine, labelled(data, split))
     elif data.is_file():
         measured = _clip(engine, data, save_labels, class_ids(engine.classes, foreground))
     else:
@@ -79,13 +80,18 @@ def class_ids(classes: Sequence[ClassInfo], names: Sequence[str]) -> list[int]:
 
 
 def accuracy(scored: Confusion, classes: Sequence[ClassInfo]) -> dict[str, Any]:
-    """The part of a report that every kind of truth allows."""
+    """The part of a report that every kind of truth allows, but for the matrix itself."""
     return {
         "miou": rounded(scored.miou()),
         "miou_present": rounded(scored.miou_present()),
         "pixel_accuracy": rounded(scored.pixel_accuracy()),
         "iou": {c.name: rounded(v) for c, v in zip(classes, scored.iou(), strict=True)},
     }
+
+
+def matrix(scored: Confusion) -> dict[str, Any]:
+    """{"confusion": pixels of each [true][predicted] class}."""
+    return {"confusion": scored.counts[:, :-1].tolist()}
 
 
 def of_pictures(config: Config, labelled: Iterable[tuple[U8, U8]]) -> dict[str, Any]:
@@ -98,7 +104,7 @@ def _pictures(engine: Engine, labelled: Iterable[tuple[U8, U8]]) -> dict[str, An
     for index, (rgb, truth) in enumerate(labelled):
         _count(confusion, engine, _still_frame(index, rgb), truth)
         count += 1
-    return {"pictures": count} | accuracy(confusion, engine.classes)
+    return {"pictures": count} | accuracy(confusion, engine.classes) | matrix(confusion)
 
 
 def _street(engine: Engine, spec: StreetSpec) -> dict[str, Any]:
@@ -108,7 +114,7 @@ def _street(engine: Engine, spec: StreetSpec) -> dict[str, Any]:
     for index in range(count):
         rgb, truth = street.frame(round(index * 2 * spec.fps))
         _count(confusion, engine, _still_frame(index, rgb), truth)
-    return {"pictures": count} | accuracy(confusion, engine.classes)
+    return {"pictures": count} | accuracy(confusion, engine.classes) | matrix(confusion)
 
 
 def _count(confusion: Confusion, engine: Engine, frame: Frame, truth: U8) -> None:
@@ -116,7 +122,7 @@ def _count(confusion: Confusion, engine: Engine, frame: Frame, truth: U8) -> Non
     confusion.add(stretched(engine.run([frame])[0].labels, truth.shape), truth)
 
 
-def _labelled(folder: Path, split: str) -> Iterator[tuple[U8, U8]]:
+def labelled(folder: Path, split: str) -> Iterator[tuple[U8, U8]]:
     """(rgb u8 [H, W, 3], its label map u8 [H, W]) of SPLIT/NAME.jpg and SPLITannot/NAME.png, by name."""
     pictures = sorted(p for p in (folder / split).glob("*") if p.suffix.lower() in PICTURES)
     if not pictures:
@@ -144,7 +150,7 @@ def _clip(engine: Engine, path: Path, save_labels: Path | None, foreground: Sequ
         _save(save_labels, maps)
     report: dict[str, Any] = {"pictures": scored.frames}
     if truth is not None and truth.labels is not None:
-        report |= accuracy(scored.confusion, engine.classes)
+        report |= accuracy(scored.confusion, engine.classes) | matrix(scored.confusion)
     return report | scored.report()
 
 
