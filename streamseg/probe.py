@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from streamseg.config import Config, StreamConfig
 from streamseg.errors import SourceError, SourceTimeout
 from streamseg.ingest.reader import open_capture, read_options
-from streamseg.pipeline import engine_of
+from streamseg.pipeline import engine_of, view_of
+from streamseg.types import Picture
 
 FIRST_PICTURE_SECONDS = 10.0
 """A camera with one key frame every few seconds needs that long to show its first picture."""
@@ -57,6 +58,16 @@ def _probe(stream: StreamConfig) -> Report:
     except SourceError as error:
         return Report(stream.name, False, error.reason, str(error))
     took = time.monotonic() - begin
-    return Report(
-        stream.name, True, "ok", f"{picture.width}x{picture.height}, {capture.details}, first picture in {took:.2f} s"
-    )
+    size = f"{picture.width}x{picture.height}{_part(stream, picture)}"
+    return Report(stream.name, True, "ok", f"{size}, {capture.details}, first picture in {took:.2f} s")
+
+
+def _part(stream: StreamConfig, picture: Picture) -> str:
+    """What of it is analysed, where that is not simply all."""
+    view = view_of(stream)
+    part = view.part(picture.width, picture.height)
+    area = (part.width, part.height) if part else (picture.width, picture.height)
+    told = f", of which {area[0]}x{area[1]} at {part.x},{part.y}" if part else ""
+    if view.tiling:
+        told += ", in {}x{} tiles".format(*view.tiling.counts(*area))
+    return told
