@@ -15,7 +15,7 @@ from streamseg.errors import BackendUnavailable
 from streamseg.types import U8, MakeLabels
 
 BackendName = Literal["openvino", "onnxruntime", "torch"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 State = Any
 """A stream's temporal state, opaque: made by `new_state`, given back to `run`, never touched by others."""
 
@@ -49,6 +49,8 @@ class CompileOptions:
     height: int
     precision: Precision
     threads: int
+    max_batch: int = 32
+    """Of backends that batch."""
 
 
 Compile = Callable[[onnx.ModelProto, CompileOptions], Program]
@@ -67,9 +69,9 @@ def _onnxruntime(model: onnx.ModelProto, options: CompileOptions) -> Program:
 
 
 def _torch(model: onnx.ModelProto, options: CompileOptions) -> Program:
-    from streamseg.engine.torch_backend import TorchProgram
+    from streamseg.engine.torch_backend import torch_program
 
-    return TorchProgram(model, options)
+    return torch_program(model, options)
 
 
 # In the order in which `auto` prefers them on a CPU: measured, OpenVINO is 2-8 times faster than torch.

@@ -1,96 +1,301 @@
-"""The torch backend: walks the same ONNX program with torch functions. Runs in the thread that calls it."""
+"""The torch backends: programs in batches, on a CPU (`torch`) or a GPU (`torch-cuda`). Run in the thread that calls.
+
+Batches are padded to a bucket (1, 2, 4, 8, …); each bucket's buffers stay where they are, so that its whole work (the
+streams' states taken from one pool, the program, the labels, the states put back) is one CUDA graph.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+import logging
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import onnx
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from streamseg.engine.backends import CompileOptions
-from streamseg.engine.program import state_shape
-from streamseg.engine.torch_operators import OPERATORS
-from streamseg.errors import EngineError
+from streamseg.engine.half import in_half
+from streamseg.engine.program import scores_shape, state_shape, up_to_scores
+from streamseg.engine.torch_device import CpuDevice, CudaDevice, Device, Download
+from streamseg.engine.torch_walk import Bound, Walk
+from streamseg.errors import BackendUnavailable, EngineError
 from streamseg.types import U8, MakeLabels
+
+log = logging.getLogger("streamseg")
+F32 = NDArray[np.float32]
+IN_FLIGHT = 2
+"""Batches that may be on their way at once: one computes while the next one is brought together and uploaded."""
+FIRST_STREAMS = 64
+"""States that the pool holds at first; it doubles, and the graphs are captured anew, when there are more streams."""
+
+
+class Core(Protocol):
+    """What computes a program up to its scores: a walk with torch functions, or a TensorRT plan."""
+
+    def bind(
+        self, frames: torch.Tensor, state: torch.Tensor | None = None, elapsed_s: torch.Tensor | None = None
+    ) -> Bound: ...
+
+
+Labels = Callable[[torch.Tensor, torch.Tensor], None]
+"""Of scores f32 [N, K, h, w], puts labels into u8 [N, H, W]."""
+
+
+@dataclass(slots=True, weakref_slot=True)
+class TorchState:
+    """A place in the program's pool, free again when this object is gone."""
+
+    slot: int
+    fresh: bool
+    """No frame yet: whatever time is said to have passed, there is no past."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    width: int
+    height: int
+    scores: tuple[int, int, int]
+    state: tuple[int, int, int] | None
+
+
+class _Pool:
+    """`values` f32 [capacity + 1, S, h, w]: every stream's state; the last place is for the rows that pad a batch."""
+
+    def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
+        self._shape = shape
+        self.values = torch.zeros((FIRST_STREAMS + 1, *shape), device=device)
+        self.free = list(range(FIRST_STREAMS))
+
+    @property
+    def nowhere(self) -> int:
+        return len(self.values) - 1
+
+    def grow(self) -> None:
+        before = self.values
+        self.values = torch.zeros((2 * self.nowhere + 1, *self._shape), device=before.device)
+        self.values[: len(before) - 1] = before[:-1]
+        self.free += range(len(before) - 1, self.nowhere)
+
+
+class _Bucket:
+    """The buffers of batches of one size, and the work on them."""
+
+    def __init__(self, size: int, shape: _Shape, core: Core, pool: _Pool | None, make: Labels, device: Device) -> None:
+        here = device.where
+        self.size = size
+        self.frames = torch.zeros((size, shape.height, shape.width, 3), dtype=torch.uint8, device=here)
+        self.labels = torch.zeros((size, shape.height, shape.width), dtype=torch.uint8, device=here)
+        self.scores = torch.zeros((size, *shape.scores), device=here)
+        self.elapsed_s = torch.full((size,), -1.0, device=here)
+        self.places = torch.zeros((size,), dtype=torch.int64, device=here)
+        state = None
+        if pool is not None:
+            self.places.fill_(pool.nowhere)
+            state = torch.zeros((size, *(shape.state or ())), device=here)
+        bound = core.bind(self.frames, state, None if pool is None else self.elapsed_s)
+        if (answered := tuple(bound()[0].shape)) != (size, *shape.scores):
+            raise EngineError(f"a batch of {size} is answered with scores of {answered}, not {(size, *shape.scores)}")
+
+        def compute() -> None:
+            if pool is not None and state is not None:
+                torch.index_select(pool.values, 0, self.places, out=state)
+            scores, after = bound()
+            self.scores.copy_(scores)
+            make(self.scores, self.labels)
+            if pool is not None and after is not None:
+                pool.values.index_copy_(0, self.places, after)
+
+        self.run = device.graph(compute)
 
 
 @dataclass(slots=True)
-class TorchState:
-    """`values` f32 [1, S, h, w] on the device; None before the first frame."""
+class _Part:
+    """Makes one frame's array of a batch's; when it has, or is gone, the batch's memory is free for another."""
 
-    values: torch.Tensor | None = None
+    batch: Download | None
+    index: int
+    made: NDArray[np.generic] = field(default_factory=lambda: np.empty(0))
+
+    def __call__(self) -> U8:
+        batch = self.batch
+        if batch is not None:
+            self.made = batch.wait()[self.index].numpy().copy()
+            self.batch = None
+        return self.made  # type: ignore[return-value]
 
 
-class TorchProgram:
-    """Frames of several streams in one batch; each stream's state is a tensor of its own on the device."""
+class BatchedProgram:
+    """Frames of several streams in one batch. `run` returns when the work is queued, at most `IN_FLIGHT` batches deep;
+    what makes labels waits for it. So `infer_us` of a GPU is the time of the queueing and of the waiting in line."""
 
-    def __init__(self, model: onnx.ModelProto, options: CompileOptions) -> None:
-        unknown = {node.op_type for node in model.graph.node} - set(OPERATORS) - {"Constant"}
-        if unknown:
-            names = ", ".join(sorted(unknown))
-            raise EngineError(f"the torch backend does not know the operators {names}; use openvino or onnxruntime")
-        self.max_batch = 1
-        self._nodes = [(n, _attributes(n)) for n in model.graph.node]
-        self._constants = {c.name: _constant(numpy_helper.to_array(c)) for c in model.graph.initializer}
-        self._shape = state_shape(model, options.width, options.height)
-        self._bf16 = options.precision == "bf16"
-        torch.set_num_threads(options.threads)
+    def __init__(self, shape: _Shape, core: Core, device: Device, max_batch: int, make_labels: Labels) -> None:
+        self._shape, self._core, self._device, self._make = shape, core, device, make_labels
+        self.max_batch = max_batch
+        self._flying: deque[Download] = deque()
+        device.after_current()  # what the core has put on the device
+        with torch.inference_mode(), device.work():
+            self._pool = _Pool(shape.state, device.where) if shape.state else None
+        self._buckets = self._captured()
 
-    def new_state(self) -> TorchState:
-        return TorchState()
+    def new_state(self, values: F32 | None = None) -> TorchState:
+        """`values` f32 [S, h, w]: a state that another program has left, to go on from."""
+        if self._pool is None:
+            return TorchState(0, True)
+        with torch.inference_mode():
+            if not self._pool.free:
+                with self._device.work():
+                    self._pool.grow()
+                self._buckets = self._captured()
+            slot = self._pool.free.pop()
+            with self._device.work():
+                self._pool.values[slot] = 0.0 if values is None else torch.from_numpy(values).to(self._device.where)
+        state = TorchState(slot, values is None)
+        weakref.finalize(state, self._pool.free.append, slot).atexit = False
+        return state
+
+    def values(self, state: TorchState) -> F32 | None:
+        """f32 [S, h, w], as the latest frame left it; None before the first. Waits for work that is under way."""
+        if self._pool is None or state.fresh:
+            return None
+        with torch.inference_mode(), self._device.work():
+            copy = self._pool.values[state.slot].clone()
+        return np.array(self._device.download(copy).wait().numpy())
 
     def run(self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float]) -> list[MakeLabels]:
-        labels = self._run(frames, states, elapsed_s)["labels"]
-        return [partial(np.asarray, each) for each in labels.numpy()]
+        return [part for batch, n in self._run(frames, states, elapsed_s, "labels") for part in _parts(batch, n)]
 
-    def run_scores(
-        self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float]
-    ) -> list[NDArray[np.float32]]:
-        return list(self._run(frames, states, elapsed_s)["scores"].float().numpy())
+    def run_scores(self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float]) -> list[F32]:
+        batches = self._run(frames, states, elapsed_s, "scores")
+        return [np.array(each) for batch, _ in batches for each in batch.wait().numpy()]
 
-    def _run(self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float]) -> dict[str, Any]:
-        inputs: dict[str, Any] = {"frames": torch.from_numpy(np.stack(frames))}
-        if self._shape is not None:
-            resets = [state.values is None for state in states]
-            kept = [torch.zeros((1, *self._shape)) if s.values is None else s.values for s in states]
-            inputs["state"] = torch.cat(kept)
-            inputs["elapsed_s"] = torch.tensor([-1.0 if r else e for r, e in zip(resets, elapsed_s, strict=True)])
-        values = self._execute(inputs)
-        if self._shape is not None:
-            for state, after in zip(states, values["state_next"].split(1), strict=True):
-                state.values = after
-        return values
+    def _captured(self) -> list[_Bucket]:
+        """From the smallest to the largest that fits: some networks take one picture at a time, some GPUs are full."""
+        for batch in self._flying:
+            batch.wait()
+        given = self._shape, self._core, self._pool, self._make, self._device
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
+        buckets: list[_Bucket] = []
+        with torch.inference_mode(), self._device.work(), exact:
+            for size in sizes_up_to(self.max_batch):
+                try:
+                    buckets.append(_Bucket(size, *given))
+                except RuntimeError as error:  # EngineError is one
+                    if not buckets:
+                        raise
+                    log.info("batches of %d at most: %s", buckets[-1].size, str(error).splitlines()[0])
+                    break
+        self.max_batch = buckets[-1].size
+        return buckets
 
-    def _execute(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        values: dict[str, Any] = {"": None, **self._constants, **inputs}
-        with torch.inference_mode(), self._autocast():
-            for node, attributes in self._nodes:
-                if node.op_type == "Constant":
-                    values[node.output[0]] = attributes["value"]
-                    continue
-                results = OPERATORS[node.op_type](*(values[name] for name in node.input), **attributes)
-                for name, result in zip(node.output, results if len(node.output) > 1 else [results], strict=True):
-                    values[name] = result
-        return values
+    def _run(
+        self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float], what: str
+    ) -> list[tuple[Download, int]]:
+        largest = self._buckets[-1].size
+        done = []
+        for at in range(0, len(frames), largest):
+            part = slice(at, at + largest)
+            done.append((self._batch(frames[part], states[part], elapsed_s[part], what), len(frames[part])))
+        return done
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast("cpu", torch.bfloat16) if self._bf16 else nullcontext()
+    def _batch(
+        self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float], what: str
+    ) -> Download:
+        if len(self._flying) >= IN_FLIGHT:
+            self._flying.popleft().wait()
+        count = len(frames)
+        bucket = next(b for b in self._buckets if b.size >= count)
+        with torch.inference_mode():
+            pictures = self._uploaded(frames)
+            times = [-1.0 if state.fresh else e for state, e in zip(states, elapsed_s, strict=True)]
+            ages = self._sent(times, bucket.size, -1.0, torch.float32)
+            nowhere = 0 if self._pool is None else self._pool.nowhere
+            places = self._sent([state.slot for state in states], bucket.size, nowhere, torch.int64)
+            with self._device.work():
+                bucket.frames[:count].copy_(pictures)
+                bucket.elapsed_s.copy_(ages)
+                bucket.places.copy_(places)
+                bucket.run()
+                result = (bucket.labels if what == "labels" else bucket.scores)[:count].clone()
+            download = self._device.download(result)
+        for state in states:
+            state.fresh = False
+        self._flying.append(download)
+        return download
+
+    def _uploaded(self, frames: Sequence[U8] | Sequence[torch.Tensor]) -> torch.Tensor:
+        """u8 [n, H, W, 3] on the device; frames that are there already (tensors) are only put together."""
+        made = [frame for frame in frames if isinstance(frame, torch.Tensor)]
+        if len(made) == len(frames):
+            self._device.after_current()
+            with self._device.work():
+                return torch.stack(made)
+        staged = self._device.staging((len(frames), self._shape.height, self._shape.width, 3), torch.uint8)
+        np.stack(frames, out=staged.numpy())
+        return self._device.upload(staged)
+
+    def _sent(self, values: Sequence[float], size: int, rest: float, dtype: torch.dtype) -> torch.Tensor:
+        staged = self._device.staging((size,), dtype)
+        staged.copy_(torch.tensor([*values, *[rest] * (size - len(values))], dtype=dtype))
+        return self._device.upload(staged)
 
 
-def _constant(array: np.ndarray[Any, Any]) -> Any:
-    """Integers are sizes and indices and stay on the host; everything else becomes a tensor."""
-    return array if array.dtype in (np.int64, np.int32) else torch.from_numpy(array.copy())
+def _parts(batch: Download, count: int) -> list[MakeLabels]:
+    return [_Part(batch, index) for index in range(count)]
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    read = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    if node.op_type == "Constant":
-        return {"value": _constant(numpy_helper.to_array(read["value"]))}
-    return {k: v.decode() if isinstance(v, bytes) else v for k, v in read.items()}
+def sizes_up_to(largest: int) -> list[int]:
+    """1, 2, 4, … and the largest."""
+    return [1 << power for power in range((largest - 1).bit_length())] + [largest]
+
+
+def labels_of(scores: torch.Tensor, labels: torch.Tensor) -> None:
+    """The end of a program as torch functions: bilinear upsampling (half-pixel centres), then argmax."""
+    full = F.interpolate(scores, labels.shape[1:], mode="bilinear", align_corners=False)
+    labels.copy_(full.argmax(1))
+
+
+def shape_of(model: onnx.ModelProto, options: CompileOptions) -> _Shape:
+    size = options.width, options.height
+    return _Shape(*size, scores_shape(model, *size), state_shape(model, *size))
+
+
+def torch_program(model: onnx.ModelProto, options: CompileOptions, device: Device | None = None) -> BatchedProgram:
+    """On a CPU, where a larger batch only adds latency: one picture at a time, fp32 unless bf16 or fp16 is asked for.
+    `device` is for tests, which run there what runs on a GPU, in batches."""
+    torch.set_num_threads(options.threads)
+    batch = 1 if device is None else options.max_batch
+    precision = "fp32" if options.precision == "auto" else options.precision
+    return _walked(model, options, device or CpuDevice(), precision, batch)
+
+
+def cuda_program(model: onnx.ModelProto, options: CompileOptions) -> BatchedProgram:
+    """On a GPU: the network in fp16 unless told otherwise, channels last, smoothing in fp32. Raises EngineError.
+
+    Written against torch's documentation; not run on a GPU yet."""
+    if not torch.cuda.is_available():
+        raise BackendUnavailable("backend 'torch-cuda' needs an NVIDIA GPU and a torch that is built for CUDA")
+    precision = "fp16" if options.precision == "auto" else options.precision
+    try:
+        return _walked(model, options, CudaDevice(), precision, options.max_batch)
+    except RuntimeError as error:  # out of memory, a driver that is too old
+        if isinstance(error, EngineError):
+            raise
+        raise EngineError(f"torch-cuda cannot take the program: {str(error).splitlines()[0]}") from error
+
+
+def _walked(
+    model: onnx.ModelProto, options: CompileOptions, device: Device, precision: str, batch: int
+) -> BatchedProgram:
+    halves = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+    if precision not in halves:
+        raise EngineError(f"the torch backends compute in {', '.join(halves)}, not in {precision}")
+    half = halves[precision]
+    graph = up_to_scores(model if half is None else in_half(model))
+    walk = Walk(graph, device.where, half or torch.float16)
+    return BatchedProgram(shape_of(model, options), walk, device, batch, labels_of)

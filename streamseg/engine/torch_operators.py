@@ -143,6 +143,14 @@ def cast(x: Any, *, to: int, saturate: int = 1, round_mode: str = "up") -> Any:
     return x.to(_DTYPES[to])
 
 
+def gather(x: Any, indices: Any, *, axis: int = 0) -> Any:
+    if host(x):
+        return np.take(x, indices, axis)
+    if host(indices) and np.ndim(indices) == 0:
+        return x.select(axis, int(indices))
+    return x.index_select(axis, torch.as_tensor(indices))
+
+
 def split(x: Any, sizes: Any = None, *, axis: int = 0, num_outputs: int | None = None) -> Any:
     if sizes is None:
         return torch.chunk(x, int(num_outputs or 1), dim=axis)
@@ -186,7 +194,7 @@ OPERATORS: dict[str, Operator] = {
     "Equal": _either(np.equal, torch.eq),
     "Exp": torch.exp,
     "Expand": lambda x, shape: x.expand(torch.broadcast_shapes(x.shape, tuple(ints(shape)))),
-    "Gather": lambda x, i, *, axis=0: np.take(x, i, axis) if host(x) else x.index_select(axis, torch.as_tensor(i)),
+    "Gather": gather,
     "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True),
     "HardSigmoid": lambda x, *, alpha=0.2, beta=0.5: torch.clamp(alpha * x + beta, 0, 1),
     "HardSwish": F.hardswish,

@@ -1,0 +1,160 @@
+"""Where torch computes: a CPU, or a CUDA GPU with its streams, pinned memory and graphs. Made and used in one thread.
+
+A program is written against `Device` once. On a CPU every step happens as it is called, and a graph is the function
+itself; what is tested there is the same code that runs on a GPU, but for the two dozen lines of `CudaDevice`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+log = logging.getLogger("streamseg")
+WARM_UPS = 3
+"""Runs before a capture: libraries choose their kernels and allocate then, which a capture must not see."""
+_CAPTURE = threading.Lock()
+"""torch allows one capture at a time in a process (a program may be captured while another one serves)."""
+
+
+class Download(Protocol):
+    def wait(self) -> torch.Tensor:
+        """The tensor in host memory, once it is there; any thread, any number of times."""
+        ...
+
+
+class Device(Protocol):
+    """`where` tensors live. Work is queued in order; only `Download.wait` waits for it."""
+
+    where: torch.device
+
+    def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Host memory that `upload` can take from without a copy in between."""
+        ...
+
+    def upload(self, staged: torch.Tensor) -> torch.Tensor:
+        """Its copy on the device, for what is queued from now on in `work`."""
+        ...
+
+    def work(self) -> AbstractContextManager[object]:
+        """What torch is told within it is queued behind earlier work."""
+        ...
+
+    def after_current(self) -> None:
+        """Work waits for what the calling thread has queued on torch's current stream (frames made on the device)."""
+        ...
+
+    def download(self, tensor: torch.Tensor) -> Download:
+        """Of a tensor that nobody writes to any more."""
+        ...
+
+    def graph(self, function: Callable[[], None]) -> Callable[[], None]:
+        """What does again, in `work`, what the function does now; its tensors must stay where they are."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _There:
+    tensor: torch.Tensor
+
+    def wait(self) -> torch.Tensor:
+        return self.tensor
+
+
+class CpuDevice:
+    where = torch.device("cpu")
+
+    def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype)
+
+    def upload(self, staged: torch.Tensor) -> torch.Tensor:
+        return staged
+
+    def work(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def after_current(self) -> None:
+        pass
+
+    def download(self, tensor: torch.Tensor) -> Download:
+        return _There(tensor)
+
+    def graph(self, function: Callable[[], None]) -> Callable[[], None]:
+        return function
+
+
+@dataclass(frozen=True, slots=True)
+class _OnItsWay:
+    tensor: torch.Tensor
+    done: torch.cuda.Event
+
+    def wait(self) -> torch.Tensor:
+        self.done.synchronize()
+        return self.tensor
+
+
+class CudaDevice:
+    """Three streams, so that copies to and from the GPU go on while it computes.
+
+    Semantics: https://docs.pytorch.org/docs/stable/notes/cuda.html (CUDA graphs, streams, pinned memory buffers).
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        self.where = torch.device("cuda", index)
+        self._up, self._work, self._down = (torch.cuda.Stream(self.where) for _ in range(3))
+        self._pool = torch.cuda.graph_pool_handle()  # graphs of one program never run at once: they share memory
+
+    def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """From torch's cache of pinned memory, which gives a block out again only after its copies are done."""
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+
+    def upload(self, staged: torch.Tensor) -> torch.Tensor:
+        with torch.cuda.stream(self._up):
+            there = staged.to(self.where, non_blocking=True)
+        self._work.wait_stream(self._up)
+        there.record_stream(self._work)
+        return there
+
+    def work(self) -> AbstractContextManager[object]:
+        context: AbstractContextManager[object] = torch.cuda.stream(self._work)
+        return context
+
+    def after_current(self) -> None:
+        self._work.wait_stream(torch.cuda.current_stream(self.where))
+
+    def download(self, tensor: torch.Tensor) -> Download:
+        self._down.wait_stream(self._work)
+        with torch.cuda.stream(self._down):
+            there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            there.copy_(tensor, non_blocking=True)
+            tensor.record_stream(self._down)
+            # blocking: whoever waits sleeps; spinning would take a core from decoding
+            done = torch.cuda.Event(blocking=True)
+            done.record(self._down)
+        return _OnItsWay(there, done)
+
+    def graph(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Falls back to the function itself, with a line in the log, where it cannot be captured."""
+        with torch.cuda.device(self.where):
+            with self.work():
+                for _ in range(WARM_UPS):
+                    function()
+            self._work.synchronize()
+            captured = torch.cuda.CUDAGraph()
+            try:
+                # thread_local: another program may serve, and allocate, in its own thread meanwhile
+                with (
+                    _CAPTURE,
+                    torch.cuda.graph(captured, pool=self._pool, stream=self._work, capture_error_mode="thread_local"),
+                ):
+                    function()
+            except RuntimeError as error:
+                log.warning("no CUDA graph (%s): kernels are launched one by one", str(error).splitlines()[0])
+                return function
+        replay: Callable[[], None] = captured.replay
+        return replay
