@@ -18,7 +18,7 @@ PACKAGE = ROOT / "streamseg"
 
 LAYERS: tuple[set[str], ...] = (
     {"types", "errors", "config", "source", "synthetic"},
-    {"channel", "wire", "codec", "rle", "metrics", "motion"},
+    {"channel", "wire", "codec", "rle", "metrics", "motion", "drawing"},
     {
         "ingest",
         "engine",
@@ -32,7 +32,7 @@ LAYERS: tuple[set[str], ...] = (
     },
     {"pipeline"},
     {"service", "probe", "bench", "training", "evaluation", "viewer", "catalogue"},
-    {"importing"},
+    {"importing", "quantising"},
     {"cli", "engines_cli", "cards", "commandline", "measuring", "__main__"},
 )
 """From the bottom up. A module imports from its own layer (without going round in circles) or from below."""

@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from streamseg import drawing
+from streamseg.drawing import GRID, INK, PALE, Colour
 from streamseg.errors import ConfigError
 from streamseg.evaluation.accuracy import Confusion
 from streamseg.types import U8, ClassInfo
 
-Colour = tuple[int, int, int]
 F64 = NDArray[np.float64]
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-INK, PALE, PAPER, ABSENT, GRID = (50, 50, 50), (130, 130, 130), (255, 255, 255), (242, 242, 242), (225, 225, 225)
+PAPER, ABSENT = (255, 255, 255), (242, 242, 242)
 RIGHT_BGR, WRONG_BGR = (105, 125, 20), (40, 60, 200)
 """A full diagonal cell is teal, a full cell beside it red; white is nothing."""
 MARGIN, SWATCH, HEAD = 28, 14, 92
@@ -72,11 +72,11 @@ def draw(confusion: Confusion, classes: Sequence[ClassInfo], title: str) -> U8:
     layout = laid_out([c.name for c in classes])
     totals = confusion.counts.sum(1).astype(np.float64)
     shares = confusion.counts / np.maximum(totals, 1)[:, None]
-    width = max(layout.right + 190, 2 * MARGIN + _width(title, 0.62))
+    width = max(layout.right + 190, 2 * MARGIN + drawing.width(title, 0.62))
     canvas = np.full((layout.bottom + 60, width, 3), 255, np.uint8)
-    _text(canvas, title, (MARGIN, 34), INK, 0.62)
+    drawing.write(canvas, title, (MARGIN, 34), INK, 0.62)
     measured = f"mIoU {_percent(confusion.miou())}     pixel accuracy {_percent(confusion.pixel_accuracy())}"
-    _text(canvas, measured, (MARGIN, 62), INK, 0.52)
+    drawing.write(canvas, measured, (MARGIN, 62), INK, 0.52)
     for row in range(layout.classes):
         for column in range(layout.classes):
             _cell(canvas, layout, row, column, shares[row, column] if totals[row] else None)
@@ -88,7 +88,7 @@ def draw(confusion: Confusion, classes: Sequence[ClassInfo], title: str) -> U8:
 
 def laid_out(names: list[str]) -> Layout:
     cell = next((pixels for most, pixels in SIZES if len(names) <= most), SMALLEST)
-    widest = max(_width(name, 0.5) for name in names)
+    widest = max(drawing.width(name, 0.5) for name in names)
     upright = widest > cell - 10
     left = MARGIN + 34 + max(widest, 60) + SWATCH + 18
     return Layout(left, HEAD + 34 + (widest if upright else 14) + SWATCH + 18, cell, len(names), upright)
@@ -104,7 +104,9 @@ def _cell(canvas: U8, layout: Layout, row: int, column: int, share: float | None
     if share is not None and share >= 0.0005 and size > SMALLEST:
         text = "100" if share >= 0.9995 else f"{100 * share:.1f}"
         dark = np.dot(fill, (0.114, 0.587, 0.299)) < 150
-        _centred(canvas, text, (x + size // 2, y + size // 2), PAPER if dark else INK, 0.52 if size >= 64 else 0.42)
+        drawing.centred(
+            canvas, text, (x + size // 2, y + size // 2), PAPER if dark else INK, 0.52 if size >= 64 else 0.42
+        )
 
 
 def _names(canvas: U8, layout: Layout, classes: Sequence[ClassInfo]) -> None:
@@ -113,18 +115,18 @@ def _names(canvas: U8, layout: Layout, classes: Sequence[ClassInfo]) -> None:
         colour = each.colour[::-1]
         _, y = layout.corner(number, 0)
         _swatch(canvas, layout.left - SWATCH - 8, y + half - SWATCH // 2, colour)
-        width = _width(each.name, 0.5)
-        _text(canvas, each.name, (layout.left - SWATCH - 18 - width, y + half + 5), INK, 0.5)
+        width = drawing.width(each.name, 0.5)
+        drawing.write(canvas, each.name, (layout.left - SWATCH - 18 - width, y + half + 5), INK, 0.5)
         x, _ = layout.corner(0, number)
         _swatch(canvas, x + half - SWATCH // 2, layout.top - SWATCH - 8, colour)
         if layout.upright:
-            _upright(canvas, each.name, x + half, layout.top - SWATCH - 16)
+            drawing.upright(canvas, each.name, x + half, layout.top - SWATCH - 16)
         else:
-            _centred(canvas, each.name, (x + half, layout.top - SWATCH - 22), INK, 0.5)
-    _centred(canvas, "predicted", ((layout.left + layout.right) // 2, HEAD + 8), PALE, 0.5)
-    middle = (layout.top + layout.bottom + _width("truth", 0.5)) // 2
-    _upright(canvas, "truth", MARGIN + 8, middle, PALE)
-    _text(canvas, "% of the pixels of each true class", (layout.left, layout.bottom + 30), PALE, 0.45)
+            drawing.centred(canvas, each.name, (x + half, layout.top - SWATCH - 22), INK, 0.5)
+    drawing.centred(canvas, "predicted", ((layout.left + layout.right) // 2, HEAD + 8), PALE, 0.5)
+    middle = (layout.top + layout.bottom + drawing.width("truth", 0.5)) // 2
+    drawing.upright(canvas, "truth", MARGIN + 8, middle, PALE)
+    drawing.write(canvas, "% of the pixels of each true class", (layout.left, layout.bottom + 30), PALE, 0.45)
 
 
 def _beside(canvas: U8, layout: Layout, iou: F64, totals: F64) -> None:
@@ -134,11 +136,11 @@ def _beside(canvas: U8, layout: Layout, iou: F64, totals: F64) -> None:
         ("IoU %", iou, layout.right + 52),
         ("% of truth", totals / max(totals.sum(), 1), layout.right + 126),
     ):
-        _centred(canvas, title, (x, layout.top - 16), PALE, 0.45)
+        drawing.centred(canvas, title, (x, layout.top - 16), PALE, 0.45)
         for row, value in enumerate(values):
             y = layout.corner(row, 0)[1] + layout.cell // 2
             text = "-" if np.isnan(value) else f"{100 * value:.1f}"
-            _centred(canvas, text, (x, y), INK if title == "IoU %" else PALE, scale)
+            drawing.centred(canvas, text, (x, y), INK if title == "IoU %" else PALE, scale)
 
 
 def _frame(canvas: U8, layout: Layout) -> None:
@@ -152,28 +154,6 @@ def _frame(canvas: U8, layout: Layout) -> None:
 def _swatch(canvas: U8, x: int, y: int, colour: Sequence[int]) -> None:
     canvas[y : y + SWATCH, x : x + SWATCH] = colour
     cv2.rectangle(canvas, (x, y), (x + SWATCH, y + SWATCH), PALE, 1)
-
-
-def _upright(canvas: U8, text: str, x: int, bottom: int, colour: Colour = INK) -> None:
-    """Reads from below; `x` is its middle, `bottom` where it begins."""
-    strip = np.full((20, _width(text, 0.5) + 2, 3), 255, np.uint8)
-    cv2.putText(strip, text, (0, 15), FONT, 0.5, colour, 1, cv2.LINE_AA)
-    turned = cv2.rotate(strip, cv2.ROTATE_90_COUNTERCLOCKWISE)
-    canvas[bottom - turned.shape[0] : bottom, x - 10 : x + 10] = turned
-
-
-def _centred(canvas: U8, text: str, middle: tuple[int, int], colour: Colour, scale: float) -> None:
-    (width, height), _ = cv2.getTextSize(text, FONT, scale, 1)
-    _text(canvas, text, (middle[0] - width // 2, middle[1] + height // 2), colour, scale)
-
-
-def _text(canvas: U8, text: str, place: tuple[int, int], colour: Colour, scale: float) -> None:
-    cv2.putText(canvas, text, place, FONT, scale, colour, 1, cv2.LINE_AA)
-
-
-def _width(text: str, scale: float) -> int:
-    (width, _), _ = cv2.getTextSize(text, FONT, scale, 1)
-    return int(width)
 
 
 def _mixed(colour: Colour, amount: float) -> Colour:

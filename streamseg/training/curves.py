@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from streamseg.drawing import ticks, write
 from streamseg.types import U8
 
 WIDTH, HEIGHT = 900, 420
@@ -28,17 +29,16 @@ def draw(folder: Path) -> None:
         return
     last = max(x for x, _ in loss + miou)
     canvas = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
-    ticks = _ticks(0, last)
-    for x in ticks:
+    for x in ticks(0, last):
         column = _column(x, last)
         cv2.line(canvas, (column, TOP), (column, BOTTOM), GRID, 1)
-        _write(canvas, f"{x:g}", (column - 8, BOTTOM + 20), INK)
-    _write(canvas, "epoch", (RIGHT - 40, BOTTOM + 40), INK)
+        write(canvas, f"{x:g}", (column - 8, BOTTOM + 20), INK)
+    write(canvas, "epoch", (RIGHT - 40, BOTTOM + 40), INK)
     _curve(canvas, loss, last, max(y for _, y in loss), BLUE, LEFT - 50)
-    _write(canvas, f"loss {loss[-1][1]:.3f}", (LEFT, TOP - 14), BLUE)
+    write(canvas, f"loss {loss[-1][1]:.3f}", (LEFT, TOP - 14), BLUE)
     if miou:
         _curve(canvas, miou, last, max(y for _, y in miou), RED, RIGHT + 10)
-        _write(canvas, f"mIoU {miou[-1][1]:.3f}", (RIGHT - 100, TOP - 14), RED)
+        write(canvas, f"mIoU {miou[-1][1]:.3f}", (RIGHT - 100, TOP - 14), RED)
     cv2.rectangle(canvas, (LEFT, TOP), (RIGHT, BOTTOM), INK, 1)
     cv2.imwrite(str(folder / "curves.png"), canvas)
 
@@ -58,14 +58,6 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round values, at most six."""
-    raw = max(high - low, 1e-6) / 5
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
-    return [step * i for i in range(math.ceil(low / step), math.floor(high / step * 1.001) + 1)]
-
-
 def _column(x: float, last: float) -> int:
     return round(LEFT + (RIGHT - LEFT) * x / last)
 
@@ -80,9 +72,5 @@ def _curve(canvas: U8, points: Sequence[tuple[float, float]], last: float, top: 
     cv2.polylines(canvas, [line[:, None]], False, colour, 2, cv2.LINE_AA)
     for point in line if len(line) < 40 else ():
         cv2.circle(canvas, point.tolist(), 3, colour, -1, cv2.LINE_AA)
-    for y in _ticks(0, top):
-        _write(canvas, f"{y:.3g}", (at, round(BOTTOM - (BOTTOM - TOP) * y / top) + 5), colour)
-
-
-def _write(canvas: U8, text: str, place: tuple[int, int], colour: Any) -> None:
-    cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
+    for y in ticks(0, top):
+        write(canvas, f"{y:.3g}", (at, round(BOTTOM - (BOTTOM - TOP) * y / top) + 5), colour)
