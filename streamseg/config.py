@@ -60,7 +60,9 @@ class EngineConfig(Model):
     name: str = "street-edge"
     """An engine's name, or the folder of its bundle."""
     backend: Literal["auto", "openvino", "onnxruntime", "torch"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """auto: int8 where the engine has it, its loss is within its bound and it is faster here; else bf16 where the CPU
+    has it. See `streamseg engine build`."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Inference threads. One is right beside decoders and encoders on 2 cores; raise it on an idle machine."""
     size: tuple[Side, Side] | None = None

@@ -61,7 +61,7 @@ class Pipeline:
             config.publish,
             list(self.metrics),
             self.engine.classes,
-            engine=self.engine.bundle.identity,
+            engine=self.engine.identity,
             undrawn=self.engine.bundle.undrawn,
             status=lambda: {name: m.snapshot() for name, m in self.metrics.items()},
         )

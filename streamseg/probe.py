@@ -31,7 +31,7 @@ def engine(config: Config) -> str:
     """name@digest of the engine, and the backend that can run it here. Raises EngineNotFound, EngineError."""
     chosen = engine_of(config)
     chosen.prepare()
-    return f"{chosen.bundle.identity} on {chosen.backend}"
+    return f"{chosen.identity} on {chosen.backend}"
 
 
 def streams(config: Config) -> list[Report]:

@@ -79,7 +79,8 @@ def _compared(plan: Plan, name: str, backend: str, precision: Any, threads: int)
             lane.run(pictures, min(BLOCK, plan.runs - len(lane.total)))
     rows = []
     for mode, lane in lanes.items():
-        head = {"engine": bundle.identity, "backend": engines[mode].backend, "precision": precision}
+        head = {"engine": engines[mode].identity, "backend": engines[mode].backend}
+        head |= {"precision": engines[mode].precision}  # int8, where `auto` picks that
         row = head | {"threads": threads, "size": "x".join(map(str, size)), "smoothing": mode} | lane.report()
         if "off" in lanes and mode != "off":
             row |= lane.cost(lanes["off"])

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import statistics
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +17,7 @@ from streamseg.bench.engine import FPS, PICTURES, Lane
 from streamseg.engine.backends import BACKENDS, choose
 from streamseg.engine.bundle import Bundle
 from streamseg.engine.engine import Engine
+from streamseg.engine.machine import cpu
 from streamseg.synthetic import Street
 
 WARM_UPS, RUNS = 5, 20
@@ -51,16 +51,6 @@ def measured(bundle: Bundle) -> float:
     ms = round(statistics.median(lane.total), 3)
     _keep(_file(bundle), {"engine": bundle.identity, "ms": ms, "cpu": cpu()})
     return ms
-
-
-def cpu() -> str:
-    """The processor's name as it gives it itself."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.processor() or platform.machine()
 
 
 def backend() -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from streamseg.engine import program, tiling
 from streamseg.engine.backends import CompileOptions, Precision, Program, ScoringProgram, State, choose
 from streamseg.engine.bundle import Bundle
+from streamseg.engine.choice import choose_program
 from streamseg.engine.program import ProgramSpec, SmoothingMode
 from streamseg.engine.smoothing import DEFAULT_STRENGTH
 from streamseg.engine.tiling import WHOLE, Plan, View
@@ -62,17 +63,22 @@ class Engine:
         if strength is None:
             strength = DEFAULT_STRENGTH[mode]
         self.spec = ProgramSpec(entry.mean, entry.std, mode, strength, bundle.moving, bundle.whole)
-        self._precision: Precision = precision
         self._threads = threads
         self._size = size
-        self._model = program.build(program.network_of(bundle.program), self.spec)
+        expected = self.size_for(entry.width, entry.height)
+        wanted = CompileOptions(*expected, precision=precision, threads=threads)
+        chosen = choose_program(bundle, self.spec, self.backend, self._compile, wanted)
+        self.identity = chosen.identity
+        """Name and digest of the file that runs; what results are marked with."""
+        self.precision: Precision = chosen.precision
+        self._model = chosen.model
         self._programs: dict[tuple[int, int], Program] = {}
         self._streams: dict[str, _StreamState] = {}
         self._views = dict(views or {})
         self._plans: dict[tuple[View, int, int], Plan] = {}
 
     def __repr__(self) -> str:
-        return f"Engine({self.bundle.identity}, {self.backend}, smoothing={self.spec.mode})"
+        return f"Engine({self.identity}, {self.backend}, {self.precision}, smoothing={self.spec.mode})"
 
     @property
     def max_batch(self) -> int:
@@ -112,7 +118,7 @@ class Engine:
     def program(self, size: tuple[int, int]) -> Program:
         """The compiled program for one input size; compiled on first use (0.2-0.5 s)."""
         if size not in self._programs:
-            options = CompileOptions(*size, precision=self._precision, threads=self._threads)
+            options = CompileOptions(*size, precision=self.precision, threads=self._threads)
             self._programs[size] = self._compile(self._model, options)
         return self._programs[size]
 
@@ -135,7 +141,7 @@ class Engine:
             Result(
                 frame=frame,
                 make_labels=cache(make_labels),
-                engine=self.bundle.identity,
+                engine=self.identity,
                 smoothed=self.spec.smooths,
                 roi=plan.covers(frame.picture),
                 wait_us=max(0, begin_ns - frame.ready_ns) // 1000,

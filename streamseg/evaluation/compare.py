@@ -75,7 +75,7 @@ def run(
     base = "off" if "off" in engines else next(iter(engines))
     means = {mode: _mean(mode, rows, results) for mode in engines}
     return {
-        "engine": first.bundle.identity,
+        "engine": first.identity,
         "modes": list(engines),
         "base": base,
         "clips": [

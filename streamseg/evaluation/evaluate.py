@@ -67,7 +67,7 @@ def run(
         measured = _clip(engine, data, save_labels, class_ids(engine.classes, foreground))
     else:
         raise ConfigError(f"{data}: no such file or folder; give a folder with SPLIT/ and SPLITannot/, or a clip")
-    head = {"engine": engine.bundle.identity, "data": str(data)}
+    head = {"engine": engine.identity, "data": str(data)}
     return head | measured | {"seconds": round(time.monotonic() - begin, 2)}
 
 
