@@ -91,7 +91,10 @@ class MotionConfig(Model):
 
 class TilingConfig(Model):
     """A large picture is analysed in overlapping tiles, each as large to the engine as a whole picture would be: 2x2
-    finds things of half the size, and costs four times the inference. `tiling: auto` is `tiling: {}`."""
+    sees twice the detail, and costs four times the inference. `tiling: auto` is `tiling: {}`.
+
+    An engine that takes any size can see as much in one piece, for all streams: `engine.size`.
+    """
 
     columns: Annotated[int, Field(ge=1, le=8)] | None = None
     """None: one for every 1920 pixels or so of the source, which makes 2 of 4K."""
@@ -114,6 +117,8 @@ class StreamConfig(Model):
     """0: one for a live stream, two for a file."""
     pace: Literal["max", "realtime"] = "max"
     """Files only: as fast as they are analysed, or at their own rate, as a camera would."""
+    start_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    """Files at their own rate begin so much later: cameras are not in step."""
     stall_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
     """A live stream that sends nothing for this long is taken for lost and opened again."""
     motion: MotionConfig = MotionConfig()
@@ -121,6 +126,7 @@ class StreamConfig(Model):
     """[x, y, width, height] in shares of the picture: nothing else of it is analysed, and all of the engine's
     resolution goes there. Headers tell it in pixels; motion elsewhere does not count."""
     tiling: TilingConfig | None = None
+    """For 4K and larger: `auto`, or {columns: 2, rows: 2, overlap: 0.125}. Of the `roi`, where there is one."""
 
     @field_validator("roi")
     @classmethod

@@ -18,6 +18,7 @@ from reading import Reading, read_all, until
 from streamseg import errors
 from streamseg.channel import Inbox
 from streamseg.ingest.frames import file_frames
+from streamseg.ingest.pace import Pacer
 from streamseg.overlay import full_range
 from streamseg.types import Frame
 
@@ -132,6 +133,35 @@ def test_at_its_own_rate_a_file_is_read_as_a_camera_is_and_ends(clip: Clips) -> 
     assert numbers == sorted(numbers)
     assert len(numbers) + reading.metrics.dropped["superseded"] == 25
     assert reading.states[-1] == "ended"
+
+
+def test_paced_pictures_arrive_before_they_are_decoded_and_in_the_rhythm_of_the_file(clip: Clips) -> None:
+    _, frames, _ = read_all(clip("h264", frames=15), pace=True)
+    steps_ms = sorted(
+        (b.captured_ns - a.captured_ns) / 1e6 / (b.number - a.number) for a, b in itertools.pairwise(frames)
+    )
+    assert steps_ms[len(steps_ms) // 2] == pytest.approx(40, abs=1)
+    assert all(time.time_ns() > frame.captured_ns for frame in frames)
+
+
+def test_a_packet_that_is_fetched_late_has_waited() -> None:
+    pacer = Pacer(lambda seconds: time.sleep(seconds) or False)
+    first = pacer.arrival(5_000_000_000)
+    time.sleep(0.05)
+    late = pacer.arrival(5_010_000_000)
+    assert first is not None
+    assert late is not None
+    assert time.time_ns() - late > 35e6
+    assert abs(late - first - 10e6) < 5e6
+    again = pacer.arrival(0)  # a file joined to the first: its times begin anew
+    assert again is not None
+    assert abs(again - late) < 5e6
+
+
+def test_a_file_may_start_later_and_stops_while_it_waits(clip: Clips) -> None:
+    with Reading(clip("h264", frames=15), pace=True, start_s=600) as reading:
+        until(lambda: reading.metrics.state == "running", "opened")
+    assert reading.metrics.snapshot()["frames"] == 0
 
 
 @pytest.mark.parametrize("pace", ["max", "realtime"])

@@ -18,6 +18,7 @@ from streamseg.errors import FrameError, SourceCorrupt, SourceNoVideo, SourceTim
 from streamseg.ingest.clock import CameraClock
 from streamseg.ingest.crop import Cropper
 from streamseg.ingest.faults import translated
+from streamseg.ingest.pace import Pacer
 from streamseg.source import Source
 from streamseg.synthetic import Street, StreetSpec
 from streamseg.types import U8, Clock, Picture, Planes, Roi
@@ -138,8 +139,10 @@ class AvCapture:
         threads: int,
         stall_s: float,
         stopping: Callable[[], bool],
+        pacer: Pacer | None = None,
     ) -> None:
-        self._source, self._stall_s, self._stopping = source, stall_s, stopping
+        """`pacer` gives a recording the times, and the decoder, of a camera."""
+        self._source, self._stall_s, self._stopping, self._pacer = source, stall_s, stopping, pacer
         self._camera_clock = camera_clock
         begin = time.monotonic()
         with translated(source, lambda: time.monotonic() - begin >= OPEN_TIMEOUT_S * 0.95):
@@ -166,8 +169,9 @@ class AvCapture:
         recorded = self._container.duration is not None and self._container.duration > 0
         self.live = not (self._source.kind == "file" or (self._source.kind == "http" and recorded))
         # Frame threads hide a slow decoder behind a fast machine but hold frames back: for recordings only.
-        self._stream.thread_type = "SLICE" if self.live else "FRAME"
-        self._stream.codec_context.thread_count = threads or (1 if self.live else 2)
+        at_once = self.live or self._pacer is not None
+        self._stream.thread_type = "SLICE" if at_once else "FRAME"
+        self._stream.codec_context.thread_count = threads or (1 if at_once else 2)
         rate = self._stream.average_rate or self._stream.base_rate
         self.frame_seconds = float(1 / rate) if rate else 0.04
         codec = self._stream.codec_context
@@ -177,6 +181,7 @@ class AvCapture:
         self._clock = CameraClock()
         self.expected = 0 if self.live else self._stream.frames
         self._reached = 0  # end of the latest packet, in the stream's time base
+        self._due_ns = 0  # of a packet of a recording, where its container tells no time
 
     def __iter__(self) -> Iterator[Captured]:
         coded = seen = good = 0
@@ -230,7 +235,10 @@ class AvCapture:
                         self._reached = max(self._reached, packet.pts + (packet.duration or 0))
                     if self._camera_clock:
                         self._clock.note(packet)
-                    yield packet, time.time_ns()
+                    arrived_ns = self._arrival(packet)
+                    if arrived_ns is None:
+                        return
+                    yield packet, arrived_ns
                     if self._stopping():
                         return
                 return
@@ -244,6 +252,17 @@ class AvCapture:
                     return  # the cut end of a file; __iter__ says how much was missing
                 with translated(self._source, lambda: False):
                     raise
+
+    def _arrival(self, packet: av.Packet) -> int | None:
+        """UTC ns. Paced, waits until the packet is due; None when the stream should stop."""
+        if self._pacer is None or self.live or not packet.size:
+            return time.time_ns()
+        stamp = packet.pts if packet.dts is None else packet.dts
+        if stamp is None:
+            self._due_ns += int(self.frame_seconds * 1e9)
+        else:
+            self._due_ns = int(stamp * packet.time_base * 1_000_000_000)
+        return self._pacer.arrival(self._due_ns)
 
     def close(self) -> None:
         self._container.close()

@@ -7,12 +7,13 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streamseg.channel import Inbox
 from streamseg.config import StreamConfig
 from streamseg.errors import SourceError
 from streamseg.ingest.capture import AvCapture, Capture, Captured, StreetCapture
+from streamseg.ingest.pace import Pacer
 from streamseg.ingest.scene import News, SceneWatch
 from streamseg.metrics import StreamMetrics
 from streamseg.motion import thumbnail
@@ -26,16 +27,17 @@ Announce = Callable[[str, int, StreamState, str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """`fps` limits the analysis rate (0: every frame); `decode_threads` 0 chooses; `pace` plays a file at its own
-    rate instead of as fast as it is analysed; `camera_clock` takes RTCP's time for `captured_ns`, where there is one;
-    `give_up_unopened` fails where the very first opening fails; `skip_still` lets frames on which nothing moved go
-    without inference (None: of live streams only)."""
+    """`fps` limits the analysis rate (0: every frame); `decode_threads` 0 chooses; `pace` plays a file at its own rate
+    from `start_s` on, instead of as fast as it is analysed; `camera_clock` takes RTCP's time for `captured_ns`, where
+    there is one; `give_up_unopened` fails where the very first opening fails; `skip_still` lets frames on which nothing
+    moved go without inference (None: of live streams only)."""
 
     fps: float = 0.0
     transport: str = "tcp"
     camera_clock: bool = False
     decode_threads: int = 0
     pace: bool = False
+    start_s: float = 0.0
     stall_s: float = 10.0
     backoff_s: tuple[float, float] = (0.5, 30.0)
     give_up_unopened: bool = False
@@ -49,6 +51,7 @@ def read_options(stream: StreamConfig, *, give_up_unopened: bool = False) -> Rea
         camera_clock=stream.clock == "rtcp",
         decode_threads=stream.decode_threads,
         pace=stream.pace == "realtime",
+        start_s=stream.start_s,
         stall_s=stream.stall_s,
         give_up_unopened=give_up_unopened,
         skip_still=None if stream.motion.skip == "auto" else stream.motion.skip,
@@ -151,7 +154,6 @@ class StreamReader:
             self._state_key += 1
             self._change("running", "connected", capture.details)
             gate, scene = RateGate(self._options.fps), SceneWatch()
-            pacer = Pacer(self._stop) if self._options.pace and not capture.live else None
             media_ns, size = -1, (0, 0)
             for captured in capture:
                 number = self._metrics.entered(captured.decode_us)
@@ -165,9 +167,6 @@ class StreamReader:
                 if not gate.passes(media_ns):
                     self._metrics.drop("fps")
                     continue
-                if pacer and pacer.wait(media_ns):
-                    self._metrics.drop("shutdown")
-                    break
                 small = thumbnail(captured.picture.luma())
                 self._notice(scene.look(small, media_ns))
                 self._hand_over(captured, number, media_ns, small, live=live)
@@ -222,7 +221,8 @@ class StreamReader:
 def open_capture(source: Source, options: ReadOptions, stop: threading.Event) -> Capture:
     """Opens a source; reading from it ends soon after `stop` is set. Raises SourceError."""
     if source.street is not None:
-        return StreetCapture(source.street, stop.wait)
+        street = replace(source.street, pace="realtime") if options.pace else source.street
+        return StreetCapture(street, stop.wait)
     return AvCapture(
         source,
         transport=options.transport,
@@ -230,6 +230,7 @@ def open_capture(source: Source, options: ReadOptions, stop: threading.Event) ->
         threads=options.decode_threads,
         stall_s=options.stall_s,
         stopping=stop.is_set,
+        pacer=Pacer(stop.wait, options.start_s) if options.pace else None,
     )
 
 
@@ -249,21 +250,6 @@ class RateGate:
         late = self._due_ns is None or media_ns > self._due_ns + self._step_ns
         self._due_ns = (media_ns if late or self._due_ns is None else self._due_ns) + self._step_ns
         return True
-
-
-class Pacer:
-    """Holds frames of a file back until their time has come."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
-        self._begin: float | None = None
-
-    def wait(self, media_ns: int) -> bool:
-        """True when the stream should stop."""
-        now = time.monotonic()
-        if self._begin is None:
-            self._begin = now - media_ns / 1e9
-        return self._stop.wait(max(0.0, self._begin + media_ns / 1e9 - now))
 
 
 def media_time(captured: Captured, capture: Capture, previous_ns: int) -> int:
