@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from streamseg import engines_cli, measuring
+from streamseg import building, engines_cli, measuring
 from streamseg.commandline import Json, Overrides, configured, is_config
 from streamseg.errors import ConfigError, StreamsegError
 
@@ -200,6 +200,7 @@ def subscribe(
 engine_app.command("list")(engines_cli.list_engines)
 engine_app.command("info")(engines_cli.engine_info)
 engine_app.command("import")(engines_cli.import_engine)
+engine_app.command("build")(building.build_engine)
 app.command("eval")(measuring.evaluate)
 
 

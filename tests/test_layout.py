@@ -33,7 +33,7 @@ LAYERS: tuple[set[str], ...] = (
     {"pipeline"},
     {"service", "probe", "bench", "training", "evaluation", "viewer", "catalogue"},
     {"importing", "quantising"},
-    {"cli", "engines_cli", "cards", "commandline", "measuring", "__main__"},
+    {"cli", "building", "engines_cli", "cards", "commandline", "measuring", "__main__"},
 )
 """From the bottom up. A module imports from its own layer (without going round in circles) or from below."""
 
@@ -43,7 +43,7 @@ PARTS = re.compile(r"^street(\.\w+)?$")
 ONLY_IN = {
     "av": r"(ingest|bench)(\.|$)",
     "zmq": r"(publish|subscribe|subscriber|security|bench)(\.|$)",
-    "torch": r"(models|training)(\.|$)|engine\.torch_|importing\.checkpoint$",
+    "torch": r"(models|training)(\.|$)|engine\.(torch_\w*|tensorrt_layer)$|importing\.checkpoint$",
 }
 """Where a heavy package may be imported: modules whose dotted name begins so."""
 

@@ -1,0 +1,91 @@
+"""The command that makes an engine's other programs: `engine build`. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamseg.commandline import Json
+from streamseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamseg.quantising.build import Built
+    from streamseg.quantising.labelled import Labelled
+
+
+def build_engine(
+    name: Annotated[str, typer.Argument(help="An engine's name or folder.")],
+    precision: Annotated[str, typer.Option(help="int8.")] = "int8",
+    backend: Annotated[str, typer.Option(help="cpu: one file for OpenVINO and ONNX Runtime.")] = "cpu",
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA",
+            help="Pictures as your cameras see them: a folder, a labelled folder, or a clip [default: the train and "
+            "val pictures beside those that are measured on, else the synthetic street].",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A folder with SPLIT/ and SPLITannot/ to measure on [default: what its recipe reports on]."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which split of --data.")] = "test",
+    pictures: Annotated[int, typer.Option(min=1, help="At most so many are calibrated on.")] = 64,
+    max_loss: Annotated[
+        float, typer.Option(min=0, max=100, help="The mIoU points that `precision: auto` may give away.")
+    ] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Make model-int8.onnx of an engine, and measure what it loses and what it gains.
+
+    An engine with it runs it with `engine.precision: int8`; with `auto`, where the measured loss is within --max-loss
+    and int8 is faster on the machine at hand.
+
+    \b
+        streamseg engine build street-edge --precision int8 --data ../shared/data/camvid
+        streamseg engine build gate --precision int8 --calibrate gate.mp4
+    """
+    if backend != "cpu":
+        raise ConfigError(f"--backend {backend!r}: there is cpu only")
+    if precision != "int8":
+        raise ConfigError(
+            f"--precision {precision!r}: int8 is what can be built; the others run from model.onnx as it is"
+        )
+    from streamseg.engine.bundle import find
+    from streamseg.quantising import build, labelled
+
+    bundle = find(name)
+    measured = labelled.of_folder(data, split) if data else labelled.of_recipe(bundle)
+    built = build.run(build.Request(bundle, calibrate or _untested(measured), measured, pictures, max_loss))
+    if as_json:
+        return print(json.dumps(built.report()))
+    return print("\n".join(_lines(built)))
+
+
+def _untested(measured: Labelled | None) -> Path | None:
+    """The labelled folder, where it has other pictures than those that are measured on."""
+    folder = measured.folder if measured else None
+    return folder if folder and any((folder / name).is_dir() for name in ("train", "val")) else None
+
+
+def _lines(built: Built) -> list[str]:
+    entry = built.entry
+    small, large = built.bytes["model-int8.onnx"], built.bytes["model.onnx"]
+    lines = [
+        f"calibrated: {entry.calibrated}",
+        f"int8:       {built.quantised} of {built.convolutions} convolutions; {small:,} bytes, as floats {large:,}",
+        f"labels:     {100 * entry.agreement:.2f} % as in fp32",
+    ]
+    if built.float_inputs:
+        names = ", ".join(built.float_inputs)
+        lines.insert(2, f"float:      {names} (OpenVINO computes these otherwise than ONNX says)")
+    if entry.loss is not None:
+        exact, less = (100 * built.accuracy[p] for p in ("fp32", "int8"))
+        lines.append(f"mIoU:       {less:.2f} on {entry.data}, fp32 {exact:.2f}: {entry.loss:+.2f} points lost")
+    times = ", ".join(f"{name} {ms:.2f} ms" for name, ms in built.ms.items())
+    lines.append(f"time:       {times} a picture on one thread ({built.backend}; in turns)")
+    lines += [f"warning:    {warning}" for warning in built.warnings]
+    return [*lines, f"{built.bundle.int8_identity} written to {built.bundle.path}"]
