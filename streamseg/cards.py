@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamseg.bench import speed
+from streamseg.engine.machine import cpu
 from streamseg.errors import BackendUnavailable
 
 WIDTH = 110
@@ -138,9 +139,9 @@ def _numbers(values: list[float]) -> str:
 
 def _machine() -> str:
     try:
-        return f"{speed.backend()}, {speed.cpu()}"
+        return f"{speed.backend()}, {cpu()}"
     except BackendUnavailable:
-        return speed.cpu()
+        return cpu()
 
 
 def _console() -> Console:

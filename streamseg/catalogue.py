@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from streamseg.bench import speed
-from streamseg.engine import complexity, program
-from streamseg.engine.bundle import Bundle, folders
+from streamseg.engine.bundle import FLOAT, INT8, Bundle, folders
+from streamseg.engine.complexity import counted
 from streamseg.errors import StreamsegError
 
 Say = Callable[[str], None]
@@ -42,28 +42,19 @@ def rows(timing: Timing, say: Say) -> Iterator[dict[str, Any]]:
 
 
 def _row(bundle: Bundle) -> dict[str, Any]:
-    manifest, quantised = bundle.manifest, bundle.path / "model-int8.onnx"
+    manifest, quantised = bundle.manifest, bundle.path / INT8
     return {
         "engine": bundle.identity,
         "task": manifest.task,
         "classes": len(manifest.classes),
         "size": f"{manifest.input.width}x{manifest.input.height}",
         **counted(bundle),
-        "bytes": (bundle.path / "model.onnx").stat().st_size,
+        "bytes": (bundle.path / FLOAT).stat().st_size,
         "bytes_int8": quantised.stat().st_size if quantised.is_file() else None,
         "miou": manifest.accuracy.get("miou"),
         "miou_of": manifest.accuracy.get("data"),
         "origin": manifest.origin,
     }
-
-
-def counted(bundle: Bundle) -> dict[str, Any]:
-    """{"parameters", "gmac"} as the manifest says, or counted in the graph. Raises EngineError for a damaged model."""
-    manifest, model = bundle.manifest, bundle.program
-    if manifest.parameters is not None and manifest.gmac is not None:
-        return {"parameters": manifest.parameters, "gmac": manifest.gmac}
-    found = complexity.measure(program.network_of(model), manifest.input.width, manifest.input.height)
-    return {"parameters": found.parameters, "gmac": found.gmac}
 
 
 def facts(bundle: Bundle) -> dict[str, Any]:

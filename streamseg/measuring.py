@@ -184,11 +184,18 @@ def bench_engine(
         list[str] | None, typer.Argument(help="Engines' names or folders [default: street-edge].")
     ] = None,
     backend: Annotated[str, typer.Option(metavar="NAME,…", help="auto, openvino, onnxruntime, torch.")] = "auto",
-    precision: Annotated[str, typer.Option(metavar="NAME,…", help="auto, fp32, bf16.")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="NAME,…", help="auto, fp32, bf16, int8.")] = "auto",
     threads: Annotated[str, typer.Option(metavar="N,…", help="Inference threads.")] = "1",
     smoothing: Annotated[str | None, typer.Option(metavar="MODE,…", help="[default: off and the engine's own]")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="[default: the engine's own, at 16:9]")] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs of each combination.")] = 200,
+    plot: Annotated[Path | None, typer.Option(help="Draw mIoU against milliseconds to this picture.")] = None,
+    published: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Mark these too as published by others, as imported ones are.")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table in Markdown, threads side by side.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Milliseconds a picture of every combination: the whole program, its network and its upsampling alone.
@@ -197,8 +204,14 @@ def bench_engine(
 
     \b
         streamseg bench engine street-edge --precision fp32,bf16 --threads 1,2
+        streamseg bench engine street-edge people-vehicles --smoothing off --threads 1,2 --plot engines.png --markdown
     """
     from streamseg.bench import engine as bench
+    from streamseg.bench import plot as plots
+    from streamseg.bench import told
+
+    if plot is not None:
+        plots.check(plot)
 
     plan = bench.Plan(
         engines=tuple(engines or ["street-edge"]),
@@ -208,11 +221,16 @@ def bench_engine(
         smoothing=tuple(smoothing.split(",")) if smoothing else (),
         size=_size(size),
         runs=runs,
+        published=tuple(published.split(",")) if published else (),
     )
     report = bench.run(plan, lambda line: print(line, file=sys.stderr))
+    if plot is not None:
+        plots.save(plot, report)
     if as_json:
         return print(json.dumps(report))
-    table(bench.table(report))
+    if markdown:
+        return print(told.markdown(report))
+    table(told.table(report))
     return print(f"{runs} runs each, {report['cores']} cores")
 
 

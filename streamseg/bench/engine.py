@@ -14,10 +14,12 @@ from typing import Any, get_args
 import cv2
 
 from streamseg.engine.backends import Precision, Program, State
-from streamseg.engine.bundle import find
+from streamseg.engine.bundle import FLOAT, INT8, Bundle, find
+from streamseg.engine.complexity import counted
 from streamseg.engine.engine import Engine
+from streamseg.engine.machine import cpu
 from streamseg.engine.program import SmoothingMode
-from streamseg.errors import ConfigError
+from streamseg.errors import ConfigError, EngineError
 from streamseg.synthetic import Street
 from streamseg.types import U8
 
@@ -39,22 +41,38 @@ class Plan:
     smoothing: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
     runs: int = 200
+    published: tuple[str, ...] = ()
+    """Engines that are marked as published by others, beside those whose manifest says so."""
 
 
 def run(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
-    """{"cores", "runs", "results": [one row a combination]}, times in milliseconds. Raises ConfigError, EngineError."""
+    """{"cores", "cpu", "runs", "results": [one row a combination], "failed": {combination: why}}, times in ms.
+
+    Accuracies are those of the manifests, measured with the precision that `auto` picks; of int8, less what that was
+    measured to lose. Raises ConfigError, and EngineError when nothing could be measured.
+    """
     _choices("--precision", plan.precisions, get_args(Precision))
     _choices("--smoothing", plan.smoothing, get_args(SmoothingMode))
     results: list[dict[str, Any]] = []
+    failed: dict[str, EngineError] = {}
     threads_before = cv2.getNumThreads()
     try:
         for name, backend, precision, threads in product(plan.engines, plan.backends, plan.precisions, plan.threads):
-            say(f"{name}, {backend}, {precision}, {threads} thread{'s' if threads > 1 else ''}")
+            combination = f"{name}, {backend}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
+            say(combination)
             cv2.setNumThreads(threads)
-            results += _compared(plan, name, backend, precision, threads)
+            try:
+                results += _compared(plan, name, backend, precision, threads)
+            except EngineError as error:
+                failed[combination] = error
+                say(f"    {error}")
     finally:
         cv2.setNumThreads(threads_before)
-    return {"cores": len(os.sched_getaffinity(0)), "runs": plan.runs, "results": results}
+    if not results:
+        raise next(iter(failed.values()))
+    told = {combination: str(error) for combination, error in failed.items()}
+    head = {"cores": len(os.sched_getaffinity(0)), "cpu": cpu(), "runs": plan.runs}
+    return head | {"results": results, "failed": told}
 
 
 def _choices(option: str, given: Sequence[str], known: Sequence[str]) -> None:
@@ -78,14 +96,26 @@ def _compared(plan: Plan, name: str, backend: str, precision: Any, threads: int)
         for lane in lanes.values():
             lane.run(pictures, min(BLOCK, plan.runs - len(lane.total)))
     rows = []
+    origin = "published" if name in plan.published else bundle.manifest.origin
+    known = {"origin": origin, "classes": len(bundle.classes)} | counted(bundle)
     for mode, lane in lanes.items():
-        head = {"engine": engines[mode].identity, "backend": engines[mode].backend}
+        head = {"name": bundle.path.name, "engine": engines[mode].identity, "backend": engines[mode].backend}
         head |= {"precision": engines[mode].precision}  # int8, where `auto` picks that
+        head |= known | told_of(bundle, engines[mode].precision)
         row = head | {"threads": threads, "size": "x".join(map(str, size)), "smoothing": mode} | lane.report()
         if "off" in lanes and mode != "off":
             row |= lane.cost(lanes["off"])
         rows.append(row)
     return rows
+
+
+def told_of(bundle: Bundle, precision: str) -> dict[str, Any]:
+    """{"miou" 0..1 or None, "miou_of": its data, "bytes"} of the file that runs with that precision."""
+    miou, int8 = bundle.manifest.accuracy.get("miou"), bundle.manifest.int8
+    file = FLOAT if precision != "int8" else INT8
+    if precision == "int8" and miou is not None:
+        miou = None if int8 is None or int8.loss is None else round(miou - int8.loss / 100, 4)
+    return {"miou": miou, "miou_of": bundle.manifest.accuracy.get("data"), "bytes": (bundle.path / file).stat().st_size}
 
 
 @dataclass(slots=True)
@@ -127,9 +157,3 @@ class Lane:
         """What smoothing adds to the time without it, in percent of that."""
         median, least = statistics.median(self.total) / statistics.median(off.total), min(self.total) / min(off.total)
         return {"cost_percent": round(100 * (median - 1), 1), "cost_min_percent": round(100 * (least - 1), 1)}
-
-
-def table(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a combination, with every column."""
-    columns = {"cost_percent": None, "cost_min_percent": None}
-    return [row | {key: row.get(key) for key in columns} for row in report["results"]]

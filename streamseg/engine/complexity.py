@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import onnx
 from onnx import TensorProto
 
+from streamseg.engine import program
+from streamseg.engine.bundle import Bundle
 from streamseg.errors import EngineError
 
 COUNTED = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
@@ -32,6 +35,15 @@ def measure(network: onnx.ModelProto, width: int, height: int) -> Complexity:
         return Complexity(parameters(network), round(multiply_accumulates(network, width, height) / 1e9, 3))
     except EngineError:
         return Complexity(parameters(network), None)
+
+
+def counted(bundle: Bundle) -> dict[str, Any]:
+    """{"parameters", "gmac"} as the manifest says, or counted in the graph. Raises EngineError for a damaged model."""
+    manifest, model = bundle.manifest, bundle.program
+    if manifest.parameters is not None and manifest.gmac is not None:
+        return {"parameters": manifest.parameters, "gmac": manifest.gmac}
+    found = measure(program.network_of(model), manifest.input.width, manifest.input.height)
+    return {"parameters": found.parameters, "gmac": found.gmac}
 
 
 def parameters(network: onnx.ModelProto) -> int:
