@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from streamseg.engine.engine import Engine
 from streamseg.engine.tiling import Tiling, View
 from streamseg.errors import ConfigError, WireError
 from streamseg.evaluation import evaluate
+from streamseg.ingest.crop import Cropper
 from streamseg.ingest.frames import file_frames
 from streamseg.motion import MotionGate
 from streamseg.overlay import annotate, full_range
@@ -76,6 +78,16 @@ def test_a_part_is_cut_before_it_is_scaled(kind: str, clip: Clips) -> None:
     assert np.abs(picture.rgb(160, 120, part).astype(int) - whole[80:200, 60:220]).mean() < 1.5
     small = cv2.resize(whole[80:200, 60:220], (80, 60), interpolation=cv2.INTER_AREA)
     assert np.abs(picture.rgb(80, 60, part).astype(int) - small).mean() < 2
+
+
+@pytest.mark.parametrize("matrix", range(9))
+def test_a_picture_of_any_colour_matrix_is_cut(matrix: int, clip: Clips) -> None:
+    with av.open(str(clip("h264", frames=2))) as file:
+        picture = next(file.decode(video=0))
+    picture.colorspace = matrix  # 2: unspecified, as of most cameras; 3: reserved, as of broken ones
+    cut = Cropper()(picture, Roi(60, 80, 160, 120))
+    assert (cut.width, cut.height, int(cut.colorspace)) == (160, 120, matrix)
+    np.testing.assert_array_equal(cut.to_ndarray()[:120], picture.to_ndarray()[80:200, 60:220])
 
 
 def test_what_was_scaled_ahead_is_handed_out_for_the_same_part_alone(clip: Clips) -> None:

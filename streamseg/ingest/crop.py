@@ -11,7 +11,7 @@ import av.filter
 
 from streamseg.types import Roi
 
-_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED, which PyAV does not name
+_UNSAID = (2, 3)  # AVCOL_SPC_UNSPECIFIED and _RESERVED, which PyAV does not name, and the filter does not take
 _RANGES = {1: "tv", 2: "pc"}
 
 
@@ -37,7 +37,7 @@ class Cropper:
 
 def _graph(frame: av.VideoFrame, part: Roi) -> Any:
     source = [f"video_size={frame.width}x{frame.height}", f"pix_fmt={frame.format.name}", "time_base=1/1000"]
-    if int(frame.colorspace) != _UNSPECIFIED:
+    if int(frame.colorspace) not in _UNSAID:
         source.append(f"colorspace={int(frame.colorspace)}")
     if int(frame.color_range) in _RANGES:
         source.append(f"range={_RANGES[int(frame.color_range)]}")
