@@ -55,6 +55,7 @@ def run(
 
     `config` chooses engine, backend, precision and smoothing. Everything is analysed at the size that the daemon would
     choose; pictures each for itself, clips smoothed from frame to frame and measured over time too (see `temporal`).
+    Of a stream with a `roi`, only the labels inside count.
     `data` may be a `synthetic://street` URL; `foreground` names the classes that a mask of moving objects shows.
     """
     engine = engine_of(config, threads=os.cpu_count() or 1)
