@@ -45,7 +45,7 @@ def _cells(row: dict[str, Any]) -> list[str | Text]:
         _or_dash(row["gmac"], ".2f"),
         f"{row['bytes'] / 1e6:.1f}",
         "-" if row["miou"] is None else f"{100 * row['miou']:.1f}",
-        _or_dash(row["ms"], ".1f"),
+        _or_dash(row["ms"], ".1f") + " int8" * (row["precision"] == "int8"),
         Text(row["miou_of"] or "-", "dim"),
     ]
 
@@ -89,7 +89,16 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("mIoU", f"{100 * accuracy['miou']:.2f} % of {accuracy.get('data', 'data that is not stated')}"))
     if accuracy.get("pixel_accuracy") is not None:
         lines.append(("pixels right", f"{100 * accuracy['pixel_accuracy']:.2f} %"))
+    if facts["int8"] is not None:
+        lines.append(("int8", _quantised(facts["int8"])))
     return [(key, value) for key, value in lines if value]
+
+
+def _quantised(entry: dict[str, Any]) -> str:
+    alike = f"{100 * entry['agreement']:.2f} % of the labels as in fp32"
+    if entry["loss"] is None:
+        return alike
+    return f"{entry['loss']:+.2f} points of mIoU lost{entry['data'] and ' on '}{entry['data']}; {alike}"
 
 
 def _classes(facts: dict[str, Any]) -> Table:

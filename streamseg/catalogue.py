@@ -32,11 +32,11 @@ def rows(timing: Timing, say: Say) -> Iterator[dict[str, Any]]:
         try:
             bundle = Bundle.open(folder)
             row = head | _row(bundle)
-            ms = None if timing.again else speed.remembered(bundle)
-            if ms is None and timing.measure:
+            known = None if timing.again else speed.remembered(bundle)
+            if known is None and timing.measure:
                 say(f"{folder.name} ({number} of {len(found)}): measuring its speed on this machine")
-                ms = speed.measured(bundle)
-            yield row | {"ms": ms}
+                known = speed.measured(bundle)
+            yield row | {"ms": known and known.ms, "precision": known and known.precision}
         except StreamsegError as error:
             yield head | {"error": str(error)}
 

@@ -144,6 +144,8 @@ def _record(engine: str, report: dict[str, Any], data: str) -> None:
     if report.get("miou") is None:
         raise ConfigError("--record: the data has no labels of the engine's classes")
     bundle = find(engine)
+    if report["engine"] != bundle.identity:
+        raise ConfigError("--record: this was int8's accuracy, not the model's; add --set engine.precision=bf16")
     accuracy = {"data": data, **{key: report[key] for key in ("pictures", "miou", "pixel_accuracy", "iou")}}
     rewrite(bundle, bundle.manifest.model_copy(update={"accuracy": accuracy}))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from streamseg.cli import app
 from streamseg.engine import bundle, complexity
+from streamseg.engine.bundle import Int8Entry
 
 Command = Callable[..., str]
 
@@ -91,7 +92,7 @@ def test_what_is_remembered_wrongly_is_measured_again(home: Path, engine: Comman
 def test_asked_to_it_measures_again(home: Path, engine: Command) -> None:
     listed(engine)
     for file in (home / "cache" / "streamseg" / "speeds").iterdir():
-        file.write_text('{"ms": 123456.0}')
+        file.write_text('{"ms": 123456.0, "precision": "auto"}')
     assert listed(engine)["one"]["ms"] == 123456.0
     assert listed(engine, "--again")["one"]["ms"] < 1000
     assert listed(engine, "--no-measure")["one"]["ms"] < 1000
@@ -141,11 +142,21 @@ def test_the_table_shows_each_engine_in_a_row(engine: Command) -> None:
 def test_info_tells_the_facts_before_the_card(home: Path, engine: Command) -> None:
     folder = home / "engines" / "one"
     (folder / "README.md").write_text("# A card\n\nIt was **measured**.\n")
-    shutil.copyfile(folder / "model.onnx", folder / "model-int8.onnx")
+    small = bundle.Bundle.open(folder)
+    bundle.write_int8(small, small.program, Int8Entry(of=small.digest, agreement=0.987, loss=0.4, data="the yard"))
     set_manifest(folder, accuracy={"miou": 0.5, "data": "our street", "iou": {"ground": 0.876, "black": None}})
     printed = engine("info", "one")
     facts, card = printed.split("A card")
-    for words in ("one@", "semantic-segmentation", "160x96", "50.00 % of our street", "CC0-1.0", "200, 60, 40", "87.6"):
+    for words in (
+        "one@",
+        "semantic-segmentation",
+        "160x96",
+        "50.00 % of our street",
+        "CC0-1.0",
+        "200, 60, 40",
+        "87.6",
+        "+0.40 points of mIoU lost on the yard",
+    ):
         assert words in facts
     assert "model-int8.onnx" in facts
     assert "It was measured." in card  # rendered, not as it stands
@@ -216,3 +227,19 @@ def test_engines_are_listed_as_they_are_found(home: Path, monkeypatch: pytest.Mo
     assert names[:2] == ["one", "two"]
     assert len(set(names)) == len(names)
     assert all(bundle.find(name).path.name == name for name in names)
+
+
+def test_the_accuracy_of_int8_is_not_recorded_as_the_model_s(home: Path, engine: Command, tmp_path: Path) -> None:
+    one = bundle.Bundle.open(home / "engines" / "one")
+    other = bundle.Bundle.open(home / "engines" / "two").program
+    other.producer_name = "quantiser"  # another file, with another digest
+    bundle.write_int8(one, other, Int8Entry(of=one.digest, agreement=1, loss=0))
+    for name in ("test", "testannot"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "data" / name / "1.png"), np.zeros((96, 160), np.uint8))
+    command = ["eval", "one", str(tmp_path / "data"), "--record", "black"]
+    done = CliRunner().invoke(app, [*command, "--set", "engine.precision=int8"])
+    assert "int8" in str(done.exception)
+    assert bundle.Bundle.open(one.path).manifest.accuracy == {}
+    assert CliRunner().invoke(app, [*command, "--set", "engine.precision=fp32"]).exit_code == 0
+    assert bundle.Bundle.open(one.path).manifest.accuracy["data"] == "black"

@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import statistics
-from importlib.metadata import version
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import cv2
@@ -24,16 +25,24 @@ WARM_UPS, RUNS = 5, 20
 CAMERA = (1920, 1080)
 
 
-def remembered(bundle: Bundle) -> float | None:
-    """Milliseconds as measured earlier of this very model, with this backend, on this kind of CPU."""
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """`ms` a picture; `precision` is int8 where `auto` picked that, else auto."""
+
+    ms: float
+    precision: str
+
+
+def remembered(bundle: Bundle) -> Speed | None:
+    """As measured earlier of this very model, with this backend, on this kind of CPU."""
     try:
-        ms = json.loads(_file(bundle).read_text())["ms"]
+        kept = json.loads(_file(bundle).read_text())
+        return Speed(float(kept["ms"]), str(kept["precision"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return ms if isinstance(ms, float) and ms > 0 else None
 
 
-def measured(bundle: Bundle) -> float:
+def measured(bundle: Bundle) -> Speed:
     """The median of 20 runs in ms: one picture of a 16:9 camera in memory to its label map, one thread, the backend and
     the precision that `auto` picks, the engine's own smoothing. Kept for `remembered`. Raises EngineError."""
     engine = Engine(bundle, threads=1)
@@ -49,14 +58,17 @@ def measured(bundle: Bundle) -> float:
     finally:
         cv2.setNumThreads(threads)
     ms = round(statistics.median(lane.total), 3)
-    _keep(_file(bundle), {"engine": bundle.identity, "ms": ms, "cpu": cpu()})
-    return ms
+    _keep(_file(bundle), {"engine": engine.identity, "ms": ms, "precision": engine.precision, "cpu": cpu()})
+    return Speed(ms, engine.precision)
 
 
 def backend() -> str:
     """Name and version of the backend that `auto` picks. Raises BackendUnavailable."""
     name, _ = choose("auto")
-    return f"{name} {version(BACKENDS[name][0])}"
+    try:
+        return f"{name} {version(BACKENDS[name][0])}"
+    except PackageNotFoundError:  # installed under another name, such as onnxruntime-gpu
+        return name
 
 
 def _file(bundle: Bundle) -> Path:
