@@ -75,7 +75,9 @@ def test_the_speed_is_measured_once_for_each_model_and_remembered(home: Path, en
     assert listed(engine, "--no-measure") == first
     assert sorted((home / "cache" / "streamseg" / "speeds").iterdir()) == remembered
     # Another model of the same name was never measured.
-    tiny.write(home / "engines", "one", smoothing="average")
+    one = bundle.Bundle.open(home / "engines" / "one")
+    one.program.producer_name = "another"
+    bundle.write(one.path, one.manifest, one.program)
     changed = listed(engine, "--no-measure")
     assert changed["one"]["ms"] is None
     assert changed["two"]["ms"] == first["two"]["ms"]
