@@ -138,6 +138,10 @@ NEEDS: dict[tuple[str, str], Callable[[], str | None]] = {
 """(marker, name) -> a probe that gives what is missing, or None."""
 
 
+if has_gpu():  # Triton's kernels run in its interpreter then; it looks when they are defined
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
 @cache
 def missing(marker: str, name: str) -> str | None:
     return NEEDS[marker, name]()

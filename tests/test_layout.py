@@ -21,6 +21,7 @@ LAYERS: tuple[set[str], ...] = (
     {"channel", "wire", "codec", "rle", "metrics", "motion", "drawing"},
     {
         "ingest",
+        "nvidia",
         "engine",
         "overlay",
         "encode",
@@ -43,7 +44,8 @@ PARTS = re.compile(r"^street(\.\w+)?$")
 ONLY_IN = {
     "av": r"(ingest|bench)(\.|$)",
     "zmq": r"(publish|subscribe|subscriber|security|bench)(\.|$)",
-    "torch": r"(models|training)(\.|$)|engine\.(torch_\w*|tensorrt_layer)$|importing\.checkpoint$",
+    "torch": r"(models|training)(\.|$)|engine\.(torch_\w*|tensorrt_layer)$|nvidia\.|importing\.checkpoint$",
+    "triton": r"nvidia\.kernels$",
 }
 """Where a heavy package may be imported: modules whose dotted name begins so."""
 
