@@ -72,11 +72,11 @@ def show_card(facts: dict[str, Any], card: str) -> None:
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     entry, accuracy, smoothing = facts["input"], facts["accuracy"], facts["smoothing"]
-    fixed = "only" if entry["fixed"] else f"at 16:9, other sizes in multiples of {entry['multiple']}"
+    fixed = " only" if entry["fixed"] else f" at 16:9, other sizes in multiples of {entry['multiple']}"
     lines = [
         ("task", facts["task"]),
         ("for", facts["description"]),
-        ("size", f"{entry['width']}x{entry['height']}, {fixed}"),
+        ("size", f"{entry['width']}x{entry['height']}{fixed}"),
         ("pixels", f"mean {_numbers(entry['mean'])}, std {_numbers(entry['std'])} of RGB in 0..1"),
         ("parameters", millions(facts["parameters"])),
         ("GMAC", _or_dash(facts["gmac"], ".3f")),

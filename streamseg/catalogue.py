@@ -26,7 +26,7 @@ class Timing:
 
 def rows(timing: Timing, say: Say) -> Iterator[dict[str, Any]]:
     """One row an engine, by name. Of a damaged one only {"name", "path", "error"}. `say` is told what is measured."""
-    found = list(folders())
+    found = sorted(folders(), key=lambda folder: folder.name)
     for number, folder in enumerate(found, 1):
         head = {"name": folder.name, "path": str(folder)}
         try:

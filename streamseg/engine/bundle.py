@@ -248,7 +248,7 @@ def search_path() -> list[Path]:
 
 
 def folders() -> Iterator[Path]:
-    """The folder of every engine that `find` would give, by name; what is in it may be damaged."""
+    """The folder of every engine that `find` would give; what is in it may be damaged."""
     seen: set[str] = set()
     for folder in search_path():
         for manifest in sorted(folder.glob("*/engine.yaml")):
