@@ -59,14 +59,17 @@ class PublishConfig(Model):
 class EngineConfig(Model):
     name: str = "street-edge"
     """An engine's name, or the folder of its bundle."""
-    backend: Literal["auto", "openvino", "onnxruntime", "torch"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    backend: Literal["auto", "openvino", "onnxruntime", "torch", "torch-cuda", "tensorrt"] = "auto"
+    """auto: on an NVIDIA GPU torch-cuda at once, and TensorRT from when its plan is built; else the CPU's OpenVINO."""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     """auto: int8 where the engine has it, its loss is within its bound and it is faster here; else bf16 where the CPU
     has it. See `streamseg engine build`."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Inference threads. One is right beside decoders and encoders on 2 cores; raise it on an idle machine."""
     size: tuple[Side, Side] | None = None
     """(width, height) that pictures are analysed at; by default the engine's own, at each camera's aspect."""
+    max_batch: Annotated[int, Field(ge=1, le=256)] = 32
+    """Frames of different streams that are analysed at once (backends that batch: those of a GPU)."""
     max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 5.0
     """How long the first frame of a batch may wait for others (backends that batch)."""
 

@@ -90,6 +90,7 @@ class Pipeline:
     def open(self) -> str:
         """Compiles the engine and binds the publisher; returns the endpoint. Raises EngineError, BindError."""
         self.engine.prepare()
+        self.engine.improve()
         return self.publisher.open()
 
     def run(self, tick: Callable[[], None] = lambda: None) -> Outcome:
@@ -128,6 +129,7 @@ class Pipeline:
         if self._closed:
             return None
         self._closed = True
+        self.engine.close()
         if self._stopping.is_set() or self._crash:
             return self.publisher.close(STOP_LINGER_SECONDS)
         # Lossless, this waits for the slowest subscriber, without end: in a thread, so that `stop` can end it.
@@ -248,6 +250,7 @@ def engine_of(config: Config, *, threads: int | None = None) -> Engine:
         precision=engine.precision,
         threads=threads or engine.threads,
         size=engine.size,
+        max_batch=engine.max_batch,
         smoothing=config.smoothing.mode,
         strength=config.smoothing.strength,
         views=views,

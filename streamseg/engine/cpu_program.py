@@ -41,8 +41,11 @@ class CpuProgram:
         self._shape = program.state_shape(model, *self._size)
         self._execute = execute
 
-    def new_state(self) -> CpuState:
-        return CpuState()
+    def new_state(self, values: F32 | None = None) -> CpuState:
+        return CpuState() if values is None else CpuState(np.array(values[None]))
+
+    def values(self, state: CpuState) -> F32 | None:
+        return None if state.values is None else state.values[0].copy()
 
     def scores(self, frame: U8) -> F32:
         """Class probabilities f32 [K, h, w] of one picture u8 [H, W, 3], of a program that does not smooth."""

@@ -5,6 +5,7 @@ One thread (the pipeline's inference thread) runs it; it is not thread-safe.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamseg.engine import program, tiling
-from streamseg.engine.backends import CompileOptions, Precision, Program, ScoringProgram, State, choose
+from streamseg.engine.backends import CompileOptions, Precision, Program, ScoringProgram, State, choose, ladder
 from streamseg.engine.bundle import Bundle
 from streamseg.engine.choice import choose_program
 from streamseg.engine.program import ProgramSpec, SmoothingMode
 from streamseg.engine.smoothing import DEFAULT_STRENGTH
+from streamseg.engine.succession import Succession
 from streamseg.engine.tiling import WHOLE, Plan, View
 from streamseg.errors import EngineError
 from streamseg.types import Frame, MakeLabels, Picture, Result
 
+log = logging.getLogger("streamseg")
 # A pause this long (a camera that froze, a gap in a file) says nothing about what is in the picture now.
 FORGET_SECONDS = 5.0
 
@@ -35,6 +38,10 @@ class _StreamState:
     media_ns: int
     states: list[State]
     """One a tile."""
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        return self.key[1], self.key[2]
 
 
 class Engine:
@@ -52,11 +59,14 @@ class Engine:
         smoothing: SmoothingMode | None = None,
         strength: float | None = None,
         views: Mapping[str, View] | None = None,
+        max_batch: int = 32,
     ) -> None:
         entry, default = bundle.manifest.input, bundle.manifest.smoothing
         self.bundle = bundle
         self.classes = bundle.classes
-        self.backend, self._compile = choose(backend)
+        self.backend, compiler = choose(backend, precision)
+        """What serves, or is expected to; see `replace`."""
+        self._succession = Succession(ladder(backend, precision))
         mode = smoothing or default.mode
         if strength is None:
             strength = default.strength if mode == default.mode else None
@@ -66,8 +76,9 @@ class Engine:
         self._threads = threads
         self._size = size
         expected = self.size_for(entry.width, entry.height)
-        wanted = CompileOptions(*expected, precision=precision, threads=threads)
-        chosen = choose_program(bundle, self.spec, self.backend, self._compile, wanted)
+        self._max_batch = max_batch
+        wanted = CompileOptions(*expected, precision=precision, threads=threads, max_batch=max_batch)
+        chosen = choose_program(bundle, self.spec, self.backend, compiler, wanted)
         self.identity = chosen.identity
         """Name and digest of the file that runs; what results are marked with."""
         self.precision: Precision = chosen.precision
@@ -118,13 +129,36 @@ class Engine:
     def program(self, size: tuple[int, int]) -> Program:
         """The compiled program for one input size; compiled on first use (0.2-0.5 s)."""
         if size not in self._programs:
-            options = CompileOptions(*size, precision=self.precision, threads=self._threads)
-            self._programs[size] = self._compile(self._model, options)
+            options = CompileOptions(*size, self.precision, self._threads, self._max_batch)
+            self.backend, self._programs[size] = self._succession.first(self._model, options)
         return self._programs[size]
+
+    def improve(self) -> None:
+        """From now on, backends that are better than what serves are prepared in the background, and take over when
+        they are ready. For a daemon; who measures wants one backend."""
+        self._succession.improve()
+
+    def replace(self, size: tuple[int, int], successor: Program, backend: str) -> None:
+        """From the next `run` on, `successor` serves pictures of that size. What their streams remember is carried
+        over: its layout, f32 [S, h, w], is the same on every backend."""
+        before = self._programs.get(size)
+        self._programs[size] = successor
+        streams = [stream for stream in self._streams.values() if stream.tile == size]
+        for stream in streams:
+            values = [before.values(state) if before else None for state in stream.states]
+            stream.states = [successor.new_state(each) for each in values]
+        was, self.backend = self.backend, backend
+        log.info("%s takes over from %s at %dx%d; %d streams keep their past", backend, was, *size, len(streams))
+
+    def close(self) -> None:
+        """Ends what is being prepared in the background. Idempotent."""
+        self._succession.close()
 
     def run(self, frames: Sequence[Frame]) -> list[Result]:
         """Segments frames of different streams that share one `batch_key`, in order."""
         begin_ns = time.monotonic_ns()
+        for successor in self._succession.arrived():
+            self.replace(successor.size, successor.program, successor.backend)
         plans = [self.plan(frame.stream, frame.picture) for frame in frames]
         compiled = self.program(plans[0].tile)
         pictures = [

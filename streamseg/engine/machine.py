@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
+from functools import cache
 from pathlib import Path
 
 
@@ -14,3 +16,17 @@ def cpu() -> str:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, "") or platform.processor() or platform.machine()
+
+
+@cache
+def gpus() -> int:
+    """How many NVIDIA GPUs the driver gives us; 0 without one. Asked of the driver itself, as importing torch for the
+    question takes seconds. API: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html"""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value

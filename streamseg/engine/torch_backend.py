@@ -160,7 +160,9 @@ class BatchedProgram:
         return state
 
     def values(self, state: TorchState) -> F32 | None:
-        """f32 [S, h, w], as the latest frame left it; None before the first. Waits for work that is under way."""
+        """f32 [S, h, w], as the latest frame left it; None before the first. Waits for all work that is under way."""
+        for batch in self._flying:
+            batch.wait()
         if self._pool is None or state.fresh:
             return None
         with torch.inference_mode(), self._device.work():
