@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import threading
-import time
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 
+from streamseg.bench import machine, trial
 from streamseg.bench.baseline import Baseline
 from streamseg.bench.stages import measure
 from streamseg.bench.subscriber import sink
 from streamseg.config import Config, StreamConfig, validated
-from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError, EngineError
-from streamseg.ingest.frames import source_frames
-from streamseg.ingest.reader import ReadOptions
-from streamseg.pipeline import Pipeline, engine_of
-from streamseg.types import Frame
+from streamseg.pipeline import engine_of
 
 Say = Callable[[str], None]
 
@@ -44,23 +37,28 @@ class Plan:
 
 def run(plan: Plan, say: Say) -> dict[str, Any]:
     """The report as `--json` prints it. Refuses to report a rate while frames were dropped. Raises StreamsegError."""
+    told = machine.facts()
     cv2.setNumThreads(1)
     config = _config(plan)
     say("measuring each stage alone, on one thread")
     config = config.model_copy(update={"streams": tuple(map(_every_frame, config.streams))})
     stages = measure(config, engine_of(config), plan.stage_frames)
     gate_ms = stages.pop("gate")  # told, but no part of the bound: every frame is analysed here
-    cores = len(os.sched_getaffinity(0))
+    cores = told["cores"]
     runs, loops = [], []
+    gpus: list[dict[str, Any]] = []
     for number in range(plan.rounds):
         say(f"round {number + 1} of {plan.rounds}: the pipeline")
-        runs.append(_pipeline(config, plan.seconds if plan.paced else None))
+        with machine.watching() as gpu:
+            runs.append(_pipeline(config, plan.seconds if plan.paced else None))
+        gpus.append(gpu.report())
         if plan.baseline:
             say(f"round {number + 1} of {plan.rounds}: the hand-written loop")
             loops.append(_baseline(config))
     best = sorted(runs, key=lambda r: r["fps"])[len(runs) // 2]
     bound = 1000 * cores / sum(stages.values())
     report: dict[str, Any] = {
+        "machine": told,
         "source": config.streams[0].parsed.shown,
         "streams": plan.streams,
         "paced": plan.paced,
@@ -75,6 +73,8 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
         "stages_ms": {stage: round(ms, 3) for stage, ms in stages.items()},
         "latency_ms": best["latency_ms"],
         "dropped": best["dropped"],
+        "engine": best["engine"],
+        "gpu": gpus[runs.index(best)],
         "decode": True,
         "overlay": True,
         "jpeg": True,
@@ -103,55 +103,22 @@ def _config(plan: Plan) -> Config:
 
 
 def _pipeline(config: Config, seconds: float | None) -> dict[str, Any]:
-    """One run of the real thing: FPS as the subscriber saw it, CPU, latency, drops."""
-    pipeline = Pipeline(config, give_up_unopened=True)
-    pipeline.engine.program(_input_size(config, pipeline.engine))
-    timer = threading.Timer(seconds or 0, pipeline.stop)
-    with sink(pipeline.open()) as subscriber:
-        pipeline.publisher.wait_for_subscriber(10)
-        cpu = time.process_time()
-        if seconds is not None:
-            timer.start()
-        try:
-            outcome = pipeline.run()
-        finally:
-            timer.cancel()
-            pipeline.close()
-        cpu = time.process_time() - cpu
-        messages = subscriber.report()["messages"]
-    if outcome.failed:
-        raise next(iter(outcome.failed.values()))
-    frames = [m for m in messages if m[0] == "labels"]
-    pictures = [m for m in messages if m[0] == "frame"]
-    dropped = sum(sum(s["dropped"].values()) for s in outcome.streams.values())
-    if not (len(frames) == len(pictures) == outcome.published) or (config.publish.wait_subscriber and dropped):
+    """One run of the pipeline: FPS as the subscriber saw it, CPU, latency. Raises EngineError where frames are lost."""
+    seen = trial.run(config, seconds)
+    if seen.dropped or seen.lost:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in seen.dropped.items()) or "0"
         raise EngineError(
-            f"no rate is reported while frames are lost: {outcome.published} published, {dropped} dropped, "
-            f"{len(frames)} label maps and {len(pictures)} pictures received"
+            f"no rate is reported while frames are lost: dropped: {reasons}; {seen.lost} messages did not arrive; "
+            "`streamseg bench streams` finds what this machine can do"
         )
-    arrived = sorted(m[4] for m in pictures)
-    # Paced, the first second is left out: there the decoder starts, and every buffer is touched for the first time.
-    since = arrived[0] + (1_000_000_000 if seconds is not None else 0)
-    latency = sorted(m[5] / 1e6 for m in messages if m[4] >= since)
-    if not latency:
-        raise EngineError("the run was too short to measure; give it more frames or seconds")
     return {
-        "frames": outcome.published,
-        "fps": round((len(arrived) - 1) / ((arrived[-1] - arrived[0]) / 1e9), 1),
-        "cpu_ms_per_frame": round(1000 * cpu / outcome.published, 2),
-        "latency_ms": {
-            f"p{p}": round(latency[min(len(latency) - 1, len(latency) * p // 100)], 1) for p in (50, 95, 99)
-        },
-        "dropped": {name: s["dropped"] for name, s in outcome.streams.items()},
+        "frames": seen.frames,
+        "fps": seen.fps,
+        "engine": seen.engine,
+        "cpu_ms_per_frame": round(1000 * seen.load.cores * seen.load.seconds / seen.frames, 2),
+        "latency_ms": seen.latency_ms,
+        "dropped": seen.load.dropped,
     }
-
-
-def _input_size(config: Config, engine: Engine) -> tuple[int, int]:
-    """What the first source is analysed at, so that nothing is compiled while the clock runs."""
-    frames: Generator[Frame] = source_frames(config.streams[0].parsed, ReadOptions())
-    with closing(frames):
-        picture = next(frames).picture
-    return engine.size_for(picture.width, picture.height)
 
 
 def _baseline(config: Config) -> float:
@@ -160,7 +127,7 @@ def _baseline(config: Config) -> float:
     engine = engine_of(config)
     if source.kind != "file":
         raise ConfigError("--baseline: the hand-written loop reads files only")
-    loop = Baseline(engine.bundle, source.location, _input_size(config, engine), config.publish.jpeg_quality)
+    loop = Baseline(engine.bundle, source.location, trial.input_size(config, engine), config.publish.jpeg_quality)
     cv2.setNumThreads(-1)  # its own defaults, as a first version would run
     try:
         with sink(loop.open()) as subscriber:
@@ -184,7 +151,9 @@ def text(report: dict[str, Any]) -> str:
     stages = "   ".join(f"{stage} {ms:.2f}" for stage, ms in report["stages_ms"].items())
     latency = "   ".join(f"{name} {ms:.1f}" for name, ms in report["latency_ms"].items())
     lines = [
+        machine.text(report["machine"]),
         f"{report['streams']} x {report['source']}, {report['frames']} frames, {report['cores']} cores",
+        trial.shown(report["engine"]),
         "decode, overlay and JPEG are on; overlay pictures and label maps are subscribed to",
         f"stages alone (CPU ms a frame)   {stages}   sum {sum(report['stages_ms'].values()):.2f}",
         f"not in the sum: the motion gate of live streams {report['gate_ms']:.2f}; here every frame is analysed",

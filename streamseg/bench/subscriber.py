@@ -34,8 +34,8 @@ class Sink:
 
 
 @contextmanager
-def sink(endpoint: str) -> Iterator[Sink]:
-    process = Sink(endpoint)
+def sink(endpoint: str, topics: tuple[str, ...] = TOPICS) -> Iterator[Sink]:
+    process = Sink(endpoint, topics)
     try:
         yield process
     finally:

@@ -10,8 +10,7 @@ class Pacer:
     """Holds packets back until their time has come, and tells when that was."""
 
     def __init__(self, wait: Callable[[float], bool], start_s: float = 0.0) -> None:
-        """`wait(seconds)` sleeps, and returns True when the stream should stop; the first packet comes after `start_s`.
-        """
+        """`wait(seconds)` sleeps, and returns True when the stream should stop. The first comes after `start_s`."""
         self._wait, self._start_ns = wait, int(start_s * 1e9)
         self._begin_ns: int | None = None
         self._latest_ns = 0
