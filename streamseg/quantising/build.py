@@ -148,6 +148,8 @@ def _quantised(
 ) -> tuple[onnx.ModelProto, list[str]]:
     """The int8 network, and the tensors that stay float."""
     tensors = qdq.inputs_of(qdq.convolutions(network))
+    if not tensors:
+        raise EngineError("the network has no convolution that could be quantised: the first and the last stay float")
     images = (calibration.normalised(bundle, rgb) for rgb in track("calibrating", pictures.rgb))
     ranges = calibration.ranges(network, tensors, images)
     first = calibration.normalised(bundle, pictures.rgb[0])
