@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from streamseg.nvidia.surface import Surface
 
 U8 = NDArray[np.uint8]
 Clock = Literal["host", "rtcp", "file"]
@@ -79,8 +82,13 @@ class Picture(Protocol):
         """The picture at its own size as YUV 4:2:0."""
         ...
 
-    def luma(self) -> U8:
-        """u8 [height, width], read only; of most pictures a view of what the decoder made."""
+    def thumbnail(self) -> U8:
+        """A small picture of its luma: see `motion`."""
+        ...
+
+    @property
+    def surface(self) -> Surface | None:
+        """Where it lies in a GPU's memory; None: in the host's."""
         ...
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streamseg.motion import thumbnail
 from streamseg.types import U8, ClassInfo, Frame, Planes, Result, Roi
 
 CLASSES = (
@@ -40,8 +41,12 @@ class GreyPicture:
         chroma = np.full((-(-self.height // 2), -(-self.width // 2)), 128, np.uint8)
         return Planes(y, chroma, chroma, full_range=False)
 
-    def luma(self) -> U8:
-        return self.planes().y
+    def thumbnail(self) -> U8:
+        return thumbnail(self.planes().y)
+
+    @property
+    def surface(self) -> None:
+        return None
 
 
 def result(

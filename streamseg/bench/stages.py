@@ -18,7 +18,7 @@ from streamseg.errors import ConfigError
 from streamseg.ingest.frames import source_frames
 from streamseg.ingest.reader import ReadOptions
 from streamseg.ingest.scene import SceneWatch
-from streamseg.motion import MotionGate, thumbnail
+from streamseg.motion import MotionGate
 from streamseg.publish.outlet import Outlet
 from streamseg.types import Frame
 
@@ -89,7 +89,7 @@ class _Stages:
         plan = engine.plan(frames[0].stream, frames[0].picture)
         engine.program(plan.tile)
         with self.clock("watch"):
-            small = [thumbnail(frame.picture.luma()) for frame in frames]
+            small = [frame.picture.thumbnail() for frame in frames]
             for frame, seen in zip(frames, small, strict=True):
                 self._scene.look(seen, frame.media_ns)
         with self.clock("gate"):

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import threading
+import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import av
 import av.error
-import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from streamseg.errors import FrameError, SourceCorrupt, SourceNoVideo, SourceTimeout
+from streamseg.errors import SourceCorrupt, SourceNoVideo, SourceTimeout
 from streamseg.ingest.clock import CameraClock
-from streamseg.ingest.crop import Cropper
 from streamseg.ingest.faults import translated
+from streamseg.ingest.nvdec import accelerator, on_gpu, picture_on_gpu
 from streamseg.ingest.pace import Pacer
+from streamseg.ingest.picture import AvPicture, Scaler
 from streamseg.source import Source
 from streamseg.synthetic import Street, StreetSpec
-from streamseg.types import U8, Clock, Picture, Planes, Roi
+from streamseg.types import Clock, Picture
 
+log = logging.getLogger("streamseg")
 FILE: Clock = "file"
 OPEN_TIMEOUT_S = 5.0
 # Short, so that the thread looks at its stop flag: a stall shows only after twice this time (PyAV restarts its clock).
 READ_TIMEOUT_S = 0.5
-_LUMA_FIRST = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "nv21", "gray"}
-_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED, which PyAV does not name
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,76 +54,6 @@ class Capture(Protocol):
     def close(self) -> None: ...
 
 
-class Scaler:
-    """swscale with the tables that it keeps between frames (0.1-0.3 ms each time otherwise). Any thread may call it,
-    and one does at a time: the tables are no good for two, and PyAV lets go of the interpreter lock."""
-
-    def __init__(self) -> None:
-        self._lock, self._reformatter = threading.Lock(), VideoReformatter()
-        self.crop = Cropper()
-
-    def __call__(self, frame: av.VideoFrame, **how: Any) -> av.VideoFrame:
-        with self._lock:
-            return self._reformatter.reformat(frame, threads=1, **how)
-
-
-class AvPicture:
-    """A decoded frame, converted on demand by swscale straight from the decoder's planes."""
-
-    __slots__ = ("_for_planes", "_for_rgb", "_frame", "_scaled", "height", "width")
-
-    def __init__(self, frame: av.VideoFrame, for_rgb: Scaler, for_planes: Scaler) -> None:
-        # Two, because rgb() is called by the inference thread and planes() by those that publish.
-        self._frame, self._for_rgb, self._for_planes = frame, for_rgb, for_planes
-        self.width: int = frame.width
-        self.height: int = frame.height
-        self._scaled: tuple[Roi | None, U8] | None = None
-
-    def scale_ahead(self, width: int, height: int, part: Roi | None = None) -> None:
-        """Does the work of `rgb` now, in the calling thread; the next `rgb` of the same hands its result out."""
-        with suppress(FrameError):  # told when it is asked for
-            self._scaled = part, self.rgb(width, height, part)
-
-    def rgb(self, width: int, height: int, part: Roi | None = None) -> U8:
-        scaled, self._scaled = self._scaled, None
-        if scaled is not None and scaled[0] == part and scaled[1].shape[:2] == (height, width):
-            return scaled[1]
-        how = {"width": width, "height": height, "format": "rgb24", "interpolation": Interpolation.AREA}
-        try:
-            frame = self._frame if part is None else self._for_rgb.crop(self._frame, part)
-            picture: Any = self._for_rgb(frame, src_colorspace=self._matrix(), **how).to_ndarray()
-        except (av.error.FFmpegError, ValueError) as error:
-            raise FrameError(
-                f"a {self.width}x{self.height} {self._frame.format.name} picture cannot be scaled"
-            ) from error
-        return np.ascontiguousarray(picture, np.uint8)  # its rows are padded at some widths
-
-    def planes(self) -> Planes:
-        frame = self._frame
-        if frame.format.name not in ("yuv420p", "yuvj420p"):
-            frame = self._for_planes(frame, format="yuv420p")
-        full = frame.format.name == "yuvj420p" or frame.color_range == ColorRange.JPEG
-        y, u, v = (_plane(frame.planes[i]) for i in range(3))
-        return Planes(y, u, v, full_range=full)
-
-    def luma(self) -> U8:
-        if self._frame.format.name in _LUMA_FIRST:
-            return _plane(self._frame.planes[0])
-        return self.planes().y
-
-    def _matrix(self) -> Colorspace | None:
-        # swscale takes BT.601 where a stream does not say; HD cameras that say nothing mean BT.709.
-        if self._frame.colorspace == _UNSPECIFIED and self.height >= 720:
-            return Colorspace.ITU709
-        return None
-
-
-def _plane(plane: Any) -> U8:
-    rows = np.frombuffer(plane, np.uint8, plane.height * plane.line_size)
-    view: U8 = rows.reshape(plane.height, plane.line_size)[:, : plane.width]
-    return view
-
-
 class AvCapture:
     """A file, RTSP, HTTP or V4L2 source. The constructor opens it and raises SourceError."""
 
@@ -140,9 +67,12 @@ class AvCapture:
         stall_s: float,
         stopping: Callable[[], bool],
         pacer: Pacer | None = None,
+        gpu: int | None = None,
     ) -> None:
-        """`pacer` gives a recording the times, and the decoder, of a camera."""
+        """`pacer` gives a recording the times, and the decoder, of a camera. `gpu`: the one that decodes, as far as it
+        knows the codec; its pictures stay there."""
         self._source, self._stall_s, self._stopping, self._pacer = source, stall_s, stopping, pacer
+        self._gpu = gpu
         self._camera_clock = camera_clock
         begin = time.monotonic()
         with translated(source, lambda: time.monotonic() - begin >= OPEN_TIMEOUT_S * 0.95):
@@ -151,6 +81,7 @@ class AvCapture:
                 format="v4l2" if source.kind == "v4l2" else None,
                 options=_options(source, transport),
                 timeout=None if source.kind == "file" else (OPEN_TIMEOUT_S, _read_timeout(source, stall_s)),
+                hwaccel=None if gpu is None else accelerator(gpu),
             )
         try:
             self._prepare(threads)
@@ -169,7 +100,7 @@ class AvCapture:
         recorded = self._container.duration is not None and self._container.duration > 0
         self.live = not (self._source.kind == "file" or (self._source.kind == "http" and recorded))
         # Frame threads hide a slow decoder behind a fast machine but hold frames back: for recordings only.
-        at_once = self.live or self._pacer is not None
+        at_once = self.live or self._pacer is not None or self._gpu is not None
         self._stream.thread_type = "SLICE" if at_once else "FRAME"
         self._stream.codec_context.thread_count = threads or (1 if at_once else 2)
         rate = self._stream.average_rate or self._stream.base_rate
@@ -219,9 +150,17 @@ class AvCapture:
         pts_ns = None
         if frame.pts is not None and frame.time_base:
             pts_ns = int(frame.pts * 1_000_000_000 * frame.time_base.numerator // frame.time_base.denominator)
-        picture = None if frame.is_corrupt else AvPicture(frame, self._for_rgb, self._for_planes)
+        picture = None if frame.is_corrupt else self._picture(frame)
         captured_ns, clock = self._clock.captured(frame.pts, arrived_ns) if self.live else (arrived_ns, FILE)
         return Captured(picture, pts_ns, captured_ns, decode_us, clock)
+
+    def _picture(self, frame: av.VideoFrame) -> Picture:
+        if on_gpu(frame):
+            return picture_on_gpu(frame, self._for_rgb, self._for_planes)
+        if self._gpu is not None:
+            self._gpu = None  # FFmpeg has chosen, for all of the stream
+            log.info("%s: the GPU does not decode %s; the CPU does", self._source.shown, self.details)
+        return AvPicture(frame, self._for_rgb, self._for_planes)
 
     def _packets(self) -> Iterator[tuple[av.Packet | None, int]]:
         """Packets with their UTC arrival time; the last one, empty or None, has the decoder give what it holds back.

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from streamseg.ingest.reader import ReadOptions, media_time, open_capture
 from streamseg.ingest.scene import SceneWatch
-from streamseg.motion import thumbnail
 from streamseg.source import Source, parse
 from streamseg.types import Frame
 
@@ -27,7 +26,7 @@ def source_frames(source: Source, options: ReadOptions, stream: str = "file") ->
             if captured.picture is None:
                 continue
             media_ns = media_time(captured, capture, media_ns)
-            small = thumbnail(captured.picture.luma())
+            small = captured.picture.thumbnail()
             state_key += scene.look(small, media_ns) is not None
             yield Frame(
                 stream=stream,

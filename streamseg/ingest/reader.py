@@ -16,7 +16,6 @@ from streamseg.ingest.capture import AvCapture, Capture, Captured, StreetCapture
 from streamseg.ingest.pace import Pacer
 from streamseg.ingest.scene import News, SceneWatch
 from streamseg.metrics import StreamMetrics
-from streamseg.motion import thumbnail
 from streamseg.source import Source
 from streamseg.types import U8, Frame, Picture, StreamState
 
@@ -42,6 +41,8 @@ class ReadOptions:
     backoff_s: tuple[float, float] = (0.5, 30.0)
     give_up_unopened: bool = False
     skip_still: bool | None = None
+    gpu: int | None = None
+    """Decodes, as far as it can, and keeps the pictures (NVDEC)."""
 
 
 def read_options(stream: StreamConfig, *, give_up_unopened: bool = False) -> ReadOptions:
@@ -167,7 +168,7 @@ class StreamReader:
                 if not gate.passes(media_ns):
                     self._metrics.drop("fps")
                     continue
-                small = thumbnail(captured.picture.luma())
+                small = captured.picture.thumbnail()
                 self._notice(scene.look(small, media_ns))
                 self._hand_over(captured, number, media_ns, small, live=live)
                 if self._stop.is_set():
@@ -231,6 +232,7 @@ def open_capture(source: Source, options: ReadOptions, stop: threading.Event) ->
         stall_s=options.stall_s,
         stopping=stop.is_set,
         pacer=Pacer(stop.wait, options.start_s) if options.pace else None,
+        gpu=options.gpu,
     )
 
 
