@@ -159,6 +159,19 @@ def test_what_openvino_computes_otherwise_than_onnx_says_stays_float(tmp_path: P
     assert list(built.float_inputs) == qdq.misread(whole, tensors, image, lambda names: names)
 
 
+def test_the_tiny_network_s_program_is_below_a_megabyte(tmp_path: Path) -> None:
+    """With the smoothing's tail, and more classes than ours have."""
+    from streamseg.models import build as network_named
+    from streamseg.training.export import export_network
+
+    export_network(network_named("tiny", 19).eval(), tmp_path / "tiny.onnx")
+    network = onnx.load(tmp_path / "tiny.onnx")
+    image = np.random.default_rng(0).normal(size=(1, 3, 96, 160)).astype(np.float32)
+    ranges = calibration.ranges(network, qdq.inputs_of(qdq.convolutions(network)), [image])
+    small = program.build(qdq.quantised(network, ranges, image), small_network.PLAIN)
+    assert len(small.SerializeToString()) < 1_000_000
+
+
 def pyramid(file: Path) -> onnx.ModelProto:
     import torch
     from torch import nn

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from streamseg.quantising.calibration import F32
 
 MISREAD = 0.5
 """Where OpenVINO's answer differs from the standard's by more than this share of what quantising the tensor changes,
-it stays float. Rounding alone is below 0.1; OpenVINO 2026.4 is at 30 in the edge network's pyramid (a convolution and
-pools of one tensor, resized and concatenated), in s8 only."""
+it stays float. Rounding of one tensor alone is below 0.1; OpenVINO 2026.4 is at 30 in the edge network's pyramid (a
+convolution and pools of one tensor, resized and concatenated), in s8 only."""
+
+NOISE = 1e-4
+"""Of the logits: what two ways of adding floats differ by."""
 
 
 def convolutions(network: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -109,21 +113,32 @@ Track = Callable[[Sequence[str]], Iterable[str]]
 
 
 def misread(model: onnx.ModelProto, tensors: Sequence[str], image: F32, track: Track) -> list[str]:
-    """The tensors whose quantisation OpenVINO computes otherwise than ONNX says; each is looked at alone. None where
-    OpenVINO is not installed."""
-    try:
-        from streamseg.engine.openvino_backend import run_once
-    except ModuleNotFoundError:
+    """The tensors whose quantisation OpenVINO computes otherwise than ONNX says. None where OpenVINO is not installed.
+
+    Each is looked at alone, which takes half a second, but only where the whole differs (measured on street-edge: by
+    0.25 of what quantising changes when all is well, as rounding meets rounding; by 1.2 to 2.9 when it is not).
+    """
+    if find_spec("openvino") is None:
         return []
-    plain = _standard(without(model, tensors), image)
-    found = []
-    for tensor in track(tensors):
-        alone = without(_fixed(model, image), [other for other in tensors if other != tensor])
-        standard = _standard(alone, image)
-        (theirs,) = run_once(alone.SerializeToString(), {"image": image}, ["logits"])
-        if np.abs(theirs - standard).mean() > MISREAD * np.abs(standard - plain).mean() + 1e-4 * np.abs(plain).mean():
-            found.append(tensor)
-    return found
+    plain, fixed = _standard(without(model, tensors), image), _fixed(model, image)
+    if not _differs(fixed, plain, image):
+        return []
+
+    def alone(tensor: str) -> onnx.ModelProto:
+        return without(fixed, [other for other in tensors if other != tensor])
+
+    return [tensor for tensor in track(tensors) if _differs(alone(tensor), plain, image)]
+
+
+def _differs(model: onnx.ModelProto, plain: F32, image: F32) -> bool:
+    """Whether OpenVINO's logits are far from the standard's, compared with what is quantised beyond `plain`."""
+    from streamseg.engine.openvino_backend import run_once
+
+    standard = _standard(model, image)
+    (theirs,) = run_once(model.SerializeToString(), {"image": image}, ["logits"])
+    return bool(
+        np.abs(theirs - standard).mean() > MISREAD * np.abs(standard - plain).mean() + NOISE * np.abs(plain).mean()
+    )
 
 
 def _standard(model: onnx.ModelProto, image: F32) -> F32:
