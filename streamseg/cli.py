@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from streamseg import building, engines_cli, measuring
+from streamseg import bench_cli, building, engines_cli, measuring
 from streamseg.commandline import Json, Overrides, configured, is_config
 from streamseg.errors import ConfigError, StreamsegError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 engine_app = typer.Typer(help="The engines there are: list them, read a card, bring one in.", no_args_is_help=True)
 app.add_typer(engine_app, name="engine")
-app.add_typer(measuring.bench_app, name="bench")
+app.add_typer(bench_cli.bench_app, name="bench")
 
 
 def main() -> None:

@@ -1,0 +1,81 @@
+"""The commands `bench streams` and `bench stages`; the others are in `measuring`. Nothing heavy is imported before."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streamseg.commandline import Json, Overrides, table
+from streamseg.measuring import bench_app
+
+
+@bench_app.command("streams")
+def bench_streams(
+    source: Annotated[
+        str, typer.Argument(help="A file, a camera's URL, or `synthetic`: the street at 1080p.")
+    ] = "synthetic",
+    engine: Annotated[str, typer.Option(help="An engine's name or folder.")] = "street-edge",
+    p95_ms: Annotated[float, typer.Option(min=1, help="The latency that 95 of 100 messages must hold.")] = 100,
+    fps: Annotated[
+        float | None, typer.Option(min=1, max=240, help="Play it at this rate [default: its own; 25 of the street].")
+    ] = None,
+    most: Annotated[int, typer.Option("--max", min=1, help="Try no more cameras than this.")] = 512,
+    seconds: Annotated[float, typer.Option(min=1, help="Measured of each step.")] = 10,
+    warm_up: Annotated[float, typer.Option(min=0, help="Seconds left out before, once every camera runs.")] = 3,
+    subscribe: Annotated[
+        str, typer.Option(metavar="KIND,…", help="frame (overlay and JPEG), picture (JPEG), labels.")
+    ] = "frame,labels",
+    watched: Annotated[
+        int | None, typer.Option(min=1, help="Subscribe to so many cameras only [default: to all].")
+    ] = None,
+    motion_skip: Annotated[
+        bool, typer.Option("--motion-skip", help="Let frames on which nothing moved go without inference.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw latency over cameras to this picture.")] = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """The most cameras that hold a p95 latency, from a packet's arrival to the message at a subscriber.
+
+    Each step is a run of the real pipeline in a process of its own; cameras play the source at its own rate, not in
+    step. One that drops a frame, or falls behind, does not hold, and no rate is told of it. Ends with 1 if not one
+    camera holds.
+
+    \b
+        streamseg bench streams
+        streamseg bench streams gate-1080p.mp4 --p95-ms 80 --fps 30 --plot cameras.png
+        streamseg bench streams --subscribe labels --set engine.backend=tensorrt
+    """
+    from streamseg.bench import plot as plots
+    from streamseg.bench import streams, streams_plot
+
+    if plot is not None:
+        plots.check(plot)
+    plan = streams.Plan(
+        source=source,
+        engine=engine,
+        p95_ms=p95_ms,
+        fps=fps,
+        limit=most,
+        seconds=seconds,
+        warm_up_s=warm_up,
+        kinds=tuple(subscribe.split(",")),
+        watched=watched,
+        motion_skip=motion_skip,
+        overrides=tuple(overrides or ()),
+    )
+    report = streams.run(plan, lambda line: print(line, file=sys.stderr))
+    if plot is not None:
+        streams_plot.save(plot, report)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        print(streams.text(report))
+        table(streams.table(report))
+        print(streams.verdict(report))
+    if not report["cameras"]:
+        raise typer.Exit(1)
