@@ -78,7 +78,7 @@ class _Conversion:
         self._forget_types()
 
     def _convert(self, node: onnx.NodeProto) -> None:
-        if node.op_type == "Shape" or (node.op_type not in QUANTISERS and all(n in self._fixed for n in node.output)):
+        if all(name in self._fixed for name in node.output):
             return
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
@@ -129,10 +129,12 @@ def network_nodes(nodes: Iterable[onnx.NodeProto]) -> set[int]:
 
 
 def _fixed(nodes: Iterable[onnx.NodeProto], constants: Iterable[str]) -> set[str]:
-    """The names of what depends on shapes and constants alone."""
+    """The names of what depends on shapes and constants alone, but for weights in int8, which are converted: a cast
+    between them and their convolution would hide from a compiler that it is one of int8."""
     fixed = {"", *constants}
     for node in nodes:
-        if node.op_type == "Shape" or all(name in fixed for name in node.input):
+        known = all(name in fixed for name in node.input) and node.op_type not in QUANTISERS
+        if node.op_type == "Shape" or known:
             fixed |= set(node.output)
     return fixed
 

@@ -137,11 +137,11 @@ class Plans:
             os.close(lock)
 
     def _fault(self, key: PlanKey, note: dict[str, Any], data: bytes, file: Path) -> str | None:
-        if note["key"] != _plain(key):
+        if note.get("key") != _plain(key):
             return "it was built of something else, or for another GPU or version"
-        if len(data) != note["bytes"]:
-            return f"it has {len(data)} bytes, not {note['bytes']}"
-        if hashlib.sha256(data).hexdigest() != note["sha256"]:
+        if len(data) != note.get("bytes"):
+            return f"it has {len(data)} bytes, not {note.get('bytes')}"
+        if hashlib.sha256(data).hexdigest() != note.get("sha256"):
             return "its contents are not what was written (SHA-256 differs)"
         status = file.stat()
         if status.st_uid not in (os.geteuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

@@ -65,23 +65,19 @@ class TensorRtBackend:
 
     def compile(self, model: onnx.ModelProto, options: CompileOptions) -> Program:
         """From the plan, which is built now, in minutes, if it is not there. Raises EngineError, Stopped."""
-        layer = self.layer()
-        key = self.build(Wish(model, options), lambda share: True, log.info)
-        plan = self.plans.get(key)
-        if plan is None:  # a cache that cannot be written to
-            raise EngineError(f"the plan was built, but {self.plans.folder} does not hold it")
-        return self._program(layer, plan.data, model, options, key)
+        key, plan = self.build(Wish(model, options), lambda share: True, log.info)
+        return self._program(self.layer(), plan.data, model, options, key)
 
     def prepare(self, model: onnx.ModelProto, options: CompileOptions, stop: threading.Event) -> None:
         self.build(Wish(model, options), lambda share: not stop.is_set(), log.info)
 
-    def build(self, wish: Wish, step: Callable[[float], bool], report: Report) -> PlanKey:
-        """Puts the plan in the cache. Raises EngineError (also where one was refused before), Stopped."""
+    def build(self, wish: Wish, step: Callable[[float], bool], report: Report) -> tuple[PlanKey, Plan]:
+        """The plan, from the cache or put there. Raises EngineError (also where one was refused before), Stopped."""
         layer = self.layer()
         graph, key = self._graph(wish.model, wish.options, layer)
         with self.plans.building(key):
-            if self.plans.get(key) is not None:
-                return key
+            if kept := self.plans.get(key):
+                return key, kept
             if why := self.plans.refusal(key):
                 raise EngineError(f"{why} (of an earlier build; `streamseg engine build --again` tries anew)")
             begin = time.monotonic()
@@ -98,9 +94,10 @@ class TensorRtBackend:
                 why = f"the plan in {key.precision} is not used: {text}, less than {100 * bound:g} %"
                 self.plans.refuse(key, why)
                 raise EngineError(why)
-            self.plans.put(key, Plan(compiled.plan, measured))
+            plan = Plan(compiled.plan, measured)
+            self.plans.put(key, plan)
             report(f"TensorRT: {_of(key)} built in {seconds:.0f} s; {text}")
-            return key
+            return key, plan
 
     def key(self, model: onnx.ModelProto, options: CompileOptions) -> PlanKey:
         return self._graph(model, options, self.layer())[1]

@@ -52,7 +52,8 @@ def takes_batches(model: onnx.ModelProto) -> bool:
         inferred = onnx.shape_inference.infer_shapes(two, data_prop=True, strict_mode=True)
     except onnx.shape_inference.InferenceError:
         return False
-    dims = next(v for v in inferred.graph.output if v.name == "scores").type.tensor_type.shape.dim
+    # of the network: behind it, its one answer would be spread over the states of two
+    dims = next((v.type.tensor_type.shape.dim for v in inferred.graph.value_info if v.name == "logits"), ())
     return not dims or dims[0].dim_value in (0, 2)
 
 
