@@ -291,7 +291,7 @@ def test_int8_of_another_model_is_never_run(own: Callable[..., Bundle]) -> None:
 
 
 def test_a_backend_without_int8_names_those_that_have_it(built: Built) -> None:
-    with pytest.raises(BackendUnavailable, match="openvino or onnxruntime"):
+    with pytest.raises(BackendUnavailable, match="choose openvino, onnxruntime"):
         Engine(built.bundle, backend="torch", precision="int8")
 
 

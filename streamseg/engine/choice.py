@@ -26,7 +26,9 @@ from streamseg.engine.machine import cpu
 from streamseg.engine.program import ProgramSpec
 from streamseg.errors import BackendUnavailable
 
-READS_INT8 = ("openvino", "onnxruntime")
+READS_INT8 = ("openvino", "onnxruntime", "tensorrt")
+COMPARED = ("openvino", "onnxruntime")
+"""Where `auto` weighs int8 against float. A plan for a GPU takes minutes to build; it is fp16 unless int8 is asked for."""
 FASTER = 0.95
 """Of the float program's time int8 must need less than this: below, noise would decide, and the exact one is better."""
 WARM_UPS, RUNS = 3, 15
@@ -51,18 +53,12 @@ def choose_program(
     if options.precision == "int8":
         if backend not in READS_INT8:
             raise BackendUnavailable(
-                f"backend {backend!r} does not run int8; choose {' or '.join(READS_INT8)}, or another precision"
+                f"backend {backend!r} does not run int8; choose {', '.join(READS_INT8)}, or another precision"
             )
         return int8(bundle, spec)
     exact = Chosen(program.build(program.network_of(bundle.program), spec), bundle.identity, options.precision)
     entry = bundle.manifest.int8
-    if (
-        options.precision != "auto"
-        or backend not in READS_INT8
-        or entry is None
-        or not entry.within
-        or bundle.int8_fault
-    ):
+    if options.precision != "auto" or backend not in COMPARED or entry is None or not entry.within or bundle.int8_fault:
         return exact
     small = int8(bundle, spec)
     file = _file(exact, small, repr((backend, spec, options)))
