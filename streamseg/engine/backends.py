@@ -51,6 +51,14 @@ class ScoringProgram(Protocol):
         ...
 
 
+@runtime_checkable
+class SurfaceProgram(Protocol):
+    """A program that also takes pictures that lie where it computes, to be scaled there (`nvidia.surface.Resident`)."""
+
+    where: str
+    """Such as cuda:0."""
+
+
 @dataclass(frozen=True, slots=True)
 class CompileOptions:
     width: int

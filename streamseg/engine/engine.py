@@ -11,12 +11,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamseg.engine import program, tiling
-from streamseg.engine.backends import CompileOptions, Precision, Program, ScoringProgram, State, choose, ladder
+from streamseg.engine.backends import (
+    CompileOptions,
+    Precision,
+    Program,
+    ScoringProgram,
+    State,
+    SurfaceProgram,
+    choose,
+    ladder,
+)
 from streamseg.engine.bundle import Bundle
 from streamseg.engine.choice import choose_program
 from streamseg.engine.program import ProgramSpec, SmoothingMode
@@ -44,6 +54,16 @@ class _StreamState:
         return self.key[1], self.key[2]
 
 
+def spec_of(bundle: Bundle, smoothing: SmoothingMode | None = None, strength: float | None = None) -> ProgramSpec:
+    """How a bundle's network is completed; what is None is as its manifest says, or as is usual for the mode."""
+    entry, default = bundle.manifest.input, bundle.manifest.smoothing
+    mode = smoothing or default.mode
+    if strength is None and mode == default.mode:
+        strength = default.strength
+    usual = DEFAULT_STRENGTH[mode] if strength is None else strength
+    return ProgramSpec(entry.mean, entry.std, mode, usual, bundle.moving, bundle.whole)
+
+
 class Engine:
     """Segments frames of any stream and size. `size` None fits each source's aspect; (width, height) forces one.
     `views` tells by stream what of its pictures is analysed ("*": of every other stream); by default all, at once."""
@@ -61,18 +81,13 @@ class Engine:
         views: Mapping[str, View] | None = None,
         max_batch: int = 32,
     ) -> None:
-        entry, default = bundle.manifest.input, bundle.manifest.smoothing
+        entry = bundle.manifest.input
         self.bundle = bundle
         self.classes = bundle.classes
         self.backend, compiler = choose(backend, precision)
         """What serves, or is expected to; see `replace`."""
         self._succession = Succession(ladder(backend, precision))
-        mode = smoothing or default.mode
-        if strength is None:
-            strength = default.strength if mode == default.mode else None
-        if strength is None:
-            strength = DEFAULT_STRENGTH[mode]
-        self.spec = ProgramSpec(entry.mean, entry.std, mode, strength, bundle.moving, bundle.whole)
+        self.spec = spec_of(bundle, smoothing, strength)
         self._threads = threads
         self._size = size
         expected = self.size_for(entry.width, entry.height)
@@ -162,7 +177,7 @@ class Engine:
         plans = [self.plan(frame.stream, frame.picture) for frame in frames]
         compiled = self.program(plans[0].tile)
         pictures = [
-            tile for frame, plan in zip(frames, plans, strict=True) for tile in plan.cut(plan.rgb(frame.picture))
+            tile for frame, plan in zip(frames, plans, strict=True) for tile in _inputs(frame.picture, plan, compiled)
         ]
         memories = [memory for f, plan in zip(frames, plans, strict=True) for memory in self._memory(f, plan, compiled)]
         states, elapsed_s = [state for state, _ in memories], [elapsed for _, elapsed in memories]
@@ -218,3 +233,11 @@ class Engine:
             stream.media_ns = frame.media_ns
         usable = 0 <= elapsed_s <= FORGET_SECONDS
         return [(state, elapsed_s if usable else -1.0) for state in stream.states]
+
+
+def _inputs(picture: Picture, plan: Plan, compiled: Program) -> list[Any]:
+    """The tiles of a picture: scaled, or, where both the picture and the program are on one GPU, to be scaled there."""
+    surface = picture.surface
+    if surface is not None and isinstance(compiled, SurfaceProgram) and compiled.where == surface.device:
+        return list(plan.on_gpu(surface))
+    return list(plan.cut(plan.rgb(picture)))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamseg.engine import upsample
+from streamseg.nvidia.surface import Resident, Surface
 from streamseg.types import U8, Picture, Roi
 
 F32 = NDArray[np.float32]
@@ -156,6 +157,15 @@ class Plan:
             return [rgb]
         rows, columns = range(self.down.count), range(self.across.count)
         return [np.ascontiguousarray(rgb[self.down.pixels(y), self.across.pixels(x)]) for y in rows for x in columns]
+
+    def on_gpu(self, surface: Surface) -> list[Resident]:
+        """As `cut` of `rgb`, of a picture in GPU memory: nothing is scaled yet."""
+        area = self.part or Roi(0, 0, surface.width, surface.height)
+        if self.across is None or self.down is None:
+            return [Resident(surface, area, self.size)]
+        rows, columns = range(self.down.count), range(self.across.count)
+        corners = [(self.across.pixels(x).start, self.down.pixels(y).start) for y in rows for x in columns]
+        return [Resident(surface, area, self.size, corner) for corner in corners]
 
     def blended(self, scores: Sequence[F32]) -> F32:
         """f32 [K, h, w] of all tiles together, of their scores f32 [K, h, w] in the order of `cut`."""

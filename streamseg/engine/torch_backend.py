@@ -23,6 +23,7 @@ from streamseg.engine.backends import CompileOptions
 from streamseg.engine.half import in_half
 from streamseg.engine.program import scores_shape, state_shape, up_to_scores
 from streamseg.engine.torch_device import CpuDevice, CudaDevice, Device, Download
+from streamseg.engine.torch_intake import Picture, fill
 from streamseg.engine.torch_walk import Bound, Walk
 from streamseg.errors import BackendUnavailable, EngineError
 from streamseg.types import U8, MakeLabels
@@ -137,7 +138,10 @@ class BatchedProgram:
     def __init__(self, shape: _Shape, core: Core, device: Device, max_batch: int, make_labels: Labels) -> None:
         self._shape, self._core, self._device, self._make = shape, core, device, make_labels
         self.max_batch = max_batch
+        self.where = str(device.where)
         self._flying: deque[Download] = deque()
+        self._held: deque[Sequence[Picture]] = deque(maxlen=IN_FLIGHT)
+        """Pictures in GPU memory that work under way may still read: their memory goes back to the decoder at once."""
         device.after_current()  # what the core has put on the device
         with torch.inference_mode(), device.work():
             self._pool = _Pool(shape.state, device.where) if shape.state else None
@@ -169,10 +173,14 @@ class BatchedProgram:
             copy = self._pool.values[state.slot].clone()
         return np.array(self._device.download(copy).wait().numpy())
 
-    def run(self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float]) -> list[MakeLabels]:
+    def run(
+        self, frames: Sequence[Picture], states: Sequence[TorchState], elapsed_s: Sequence[float]
+    ) -> list[MakeLabels]:
         return [part for batch, n in self._run(frames, states, elapsed_s, "labels") for part in _parts(batch, n)]
 
-    def run_scores(self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float]) -> list[F32]:
+    def run_scores(
+        self, frames: Sequence[Picture], states: Sequence[TorchState], elapsed_s: Sequence[float]
+    ) -> list[F32]:
         batches = self._run(frames, states, elapsed_s, "scores")
         return [np.array(each) for batch, _ in batches for each in batch.wait().numpy()]
 
@@ -196,7 +204,7 @@ class BatchedProgram:
         return buckets
 
     def _run(
-        self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float], what: str
+        self, frames: Sequence[Picture], states: Sequence[TorchState], elapsed_s: Sequence[float], what: str
     ) -> list[tuple[Download, int]]:
         largest = self._buckets[-1].size
         done = []
@@ -206,20 +214,19 @@ class BatchedProgram:
         return done
 
     def _batch(
-        self, frames: Sequence[U8], states: Sequence[TorchState], elapsed_s: Sequence[float], what: str
+        self, frames: Sequence[Picture], states: Sequence[TorchState], elapsed_s: Sequence[float], what: str
     ) -> Download:
         if len(self._flying) >= IN_FLIGHT:
             self._flying.popleft().wait()
         count = len(frames)
         bucket = next(b for b in self._buckets if b.size >= count)
         with torch.inference_mode():
-            pictures = self._uploaded(frames)
+            fill(bucket.frames[:count], frames, self._device)
             times = [-1.0 if state.fresh else e for state, e in zip(states, elapsed_s, strict=True)]
             ages = self._sent(times, bucket.size, -1.0, torch.float32)
             nowhere = 0 if self._pool is None else self._pool.nowhere
             places = self._sent([state.slot for state in states], bucket.size, nowhere, torch.int64)
             with self._device.work():
-                bucket.frames[:count].copy_(pictures)
                 bucket.elapsed_s.copy_(ages)
                 bucket.places.copy_(places)
                 bucket.run()
@@ -228,18 +235,8 @@ class BatchedProgram:
         for state in states:
             state.fresh = False
         self._flying.append(download)
+        self._held.append(frames)
         return download
-
-    def _uploaded(self, frames: Sequence[U8] | Sequence[torch.Tensor]) -> torch.Tensor:
-        """u8 [n, H, W, 3] on the device; frames that are there already (tensors) are only put together."""
-        made = [frame for frame in frames if isinstance(frame, torch.Tensor)]
-        if len(made) == len(frames):
-            self._device.after_current()
-            with self._device.work():
-                return torch.stack(made)
-        staged = self._device.staging((len(frames), self._shape.height, self._shape.width, 3), torch.uint8)
-        np.stack(frames, out=staged.numpy())
-        return self._device.upload(staged)
 
     def _sent(self, values: Sequence[float], size: int, rest: float, dtype: torch.dtype) -> torch.Tensor:
         staged = self._device.staging((size,), dtype)

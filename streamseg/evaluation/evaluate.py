@@ -43,8 +43,12 @@ class Still:
     def planes(self) -> Planes:
         raise NotImplementedError("stills are evaluated, not drawn")
 
-    def luma(self) -> U8:
-        return np.asarray(cv2.cvtColor(self._rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+    def thumbnail(self) -> U8:
+        raise NotImplementedError("stills do not move")
+
+    @property
+    def surface(self) -> None:
+        """They lie in host memory."""
 
 
 def run(

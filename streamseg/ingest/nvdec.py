@@ -1,9 +1,9 @@
 """Decoding on an NVIDIA GPU (NVDEC, through FFmpeg): pictures stay in its memory. One ingest thread decodes a stream.
 
-Written against PyAV 18 and FFmpeg's documented behaviour; it has not run on a GPU yet. FFmpeg decides by itself for each
-stream whether the GPU knows its codec, profile and size, and decodes on the CPU where it does not. What it gives out is
-a copy in GPU memory (1080p: 3 MB), not one of the decoder's few surfaces, so pictures may wait as long as they like
-(AV_HWACCEL_FLAG_UNSAFE_OUTPUT, https://ffmpeg.org/doxygen/trunk/avcodec_8h.html).
+Written against PyAV 18 and FFmpeg's documentation; it has not run on a GPU yet. FFmpeg decides for each stream whether
+the GPU knows its codec, profile and size, and decodes on the CPU where it does not. What it gives out is a copy in GPU
+memory (1080p: 3 MB), not one of the decoder's few surfaces, so pictures may wait as long as they like
+(AV_HWACCEL_FLAG_UNSAFE_OUTPUT, https://ffmpeg.org/doxygen/8.0/group__lavc__hwaccel.html).
 """
 
 from __future__ import annotations

@@ -6,14 +6,15 @@ On a machine without a GPU the same code takes pictures in host memory, which is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch.utils.dlpack import from_dlpack
 
 from streamseg.motion import ROWS
 from streamseg.types import U8, Roi
+
+if TYPE_CHECKING:
+    import torch
 
 MATRICES = {
     "bt601": (0.299, 0.114),
@@ -43,7 +44,15 @@ class Surface:
             raise ValueError("not NV12: the samples of a row must lie side by side")
 
     def __repr__(self) -> str:
-        return f"Surface({self.y.shape[1]}x{self.y.shape[0]}, {self.matrix}, {self.device})"
+        return f"Surface({self.width}x{self.height}, {self.matrix}, {self.device})"
+
+    @property
+    def width(self) -> int:
+        return int(self.y.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.y.shape[0])
 
     @property
     def device(self) -> str:
@@ -56,12 +65,11 @@ class Surface:
 
     def thumbnail(self) -> U8:
         """As `motion.thumbnail` of its luma (but for a rounding half way), made where it is. Waits for 32 KB."""
-        height, width = self.y.shape
-        step = max(1, height // ROWS)
-        rows, columns = height // step, width // step
+        step = max(1, self.height // ROWS)
+        rows, columns = self.height // step, self.width // step
         every = step if step % 2 else step // 2
         seen = self.y[: rows * step : every, : columns * step].reshape(rows, step // every, columns, step)
-        means = seen.to(torch.float32).mean((1, 3)).round().to(torch.uint8)
+        means = seen.float().mean((1, 3)).round().byte()
         return np.asarray(means.cpu().numpy(), np.uint8)
 
 
@@ -81,6 +89,8 @@ def surface_of(frame: Any) -> Surface | None:
     NV12, as of 10 bits."""
     if (frame.sw_format or frame.format).name != "nv12":
         return None
+    from torch.utils.dlpack import from_dlpack
+
     # The capsule, not the plane: torch would ask PyAV to wait for a CUDA stream, which it refuses to.
     y, uv = (from_dlpack(plane.__dlpack__()) for plane in frame.planes)
     # What CPU pictures are taken for: see AvPicture.
