@@ -28,7 +28,7 @@ from streamseg.errors import BackendUnavailable
 
 READS_INT8 = ("openvino", "onnxruntime", "tensorrt")
 COMPARED = ("openvino", "onnxruntime")
-"""Where `auto` weighs int8 against float. A plan for a GPU takes minutes to build; it is fp16 unless int8 is asked for."""
+"""Where `auto` weighs int8 against float; a plan for a GPU, minutes to build, is fp16 unless int8 is asked for."""
 FASTER = 0.95
 """Of the float program's time int8 must need less than this: below, noise would decide, and the exact one is better."""
 WARM_UPS, RUNS = 3, 15
