@@ -79,3 +79,27 @@ def bench_streams(
         print(streams.verdict(report))
     if not report["cameras"]:
         raise typer.Exit(1)
+
+
+@bench_app.command("stages")
+def bench_stages(
+    source: Annotated[str, typer.Argument(help="A file, or synthetic://street?size=1920x1080.")],
+    engine: Annotated[str, typer.Option(help="An engine's name or folder.")] = "street-edge",
+    frames: Annotated[int, typer.Option(min=1, help="Over which each stage is timed.")] = 200,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Each stage of a frame's way alone: decoding, scaling, engine, labels, overlay, JPEG, encoding, publishing.
+
+    \b
+        streamseg bench stages gate-1080p.mp4
+        streamseg bench stages "synthetic://street?size=1920x1080" --set engine.precision=fp32
+    """
+    from streamseg.bench import stages
+
+    report = stages.run(source, engine, frames, tuple(overrides or ()))
+    if as_json:
+        return print(json.dumps(report))
+    print(stages.text(report))
+    table(stages.table(report))
+    return print(f"sum of a frame's way: {report['sum_cpu_ms']:.2f} CPU ms")

@@ -63,6 +63,7 @@ def run(config: Config, seconds: float | None, *, warm_up_s: float = 1.0, topics
     pipeline = Pipeline(config, give_up_unopened=True)
     size = input_size(config, pipeline.engine)
     pipeline.engine.program(size)  # nothing is compiled while the clock runs
+    pipeline.engine.close()  # one backend from begin to end: no better one is built meanwhile
     window = _Window(pipeline, seconds, warm_up_s)
     with sink(pipeline.open(), tuple(topics)) as subscriber:
         pipeline.publisher.wait_for_subscriber(10)
