@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from streamseg import commandline
 from streamseg.commandline import Json
 from streamseg.errors import ConfigError
 
 if TYPE_CHECKING:
+    from streamseg.engine.program import SmoothingMode
     from streamseg.quantising.build import Built
     from streamseg.quantising.labelled import Labelled
 
 
 def build_engine(
     name: Annotated[str, typer.Argument(help="An engine's name or folder.")],
-    precision: Annotated[str, typer.Option(help="int8.")] = "int8",
-    backend: Annotated[str, typer.Option(help="cpu: one file for OpenVINO and ONNX Runtime.")] = "cpu",
+    precision: Annotated[
+        str | None,
+        typer.Option(help="cpu: int8. tensorrt: fp16, int8, fp32, or auto, which makes both that there are."),
+    ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(help="cpu: one file for OpenVINO and ONNX Runtime; tensorrt: a plan for the GPU that is here."),
+    ] = "cpu",
     calibrate: Annotated[
         Path | None,
         typer.Option(
@@ -37,9 +46,21 @@ def build_engine(
     max_loss: Annotated[
         float, typer.Option(min=0, max=100, help="The mIoU points that `precision: auto` may give away.")
     ] = 1.0,
+    max_batch: Annotated[int, typer.Option(min=1, max=256, help="tensorrt: frames that are analysed at once.")] = 32,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="tensorrt: [default: the engine's own].")] = None,
+    smoothing: Annotated[
+        str | None, typer.Option(metavar="MODE[:STRENGTH]", help="tensorrt: as you run it [default: the engine's own].")
+    ] = None,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="tensorrt: a plan with fewer labels as in fp32, in percent, is not kept."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="tensorrt: build it though it is there, or was refused.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make model-int8.onnx of an engine, and measure what it loses and what it gains.
+    """Make model-int8.onnx of an engine, and measure what it loses and what it gains; or a TensorRT plan.
 
     An engine with it runs it with `engine.precision: int8`; with `auto`, where the measured loss is within --max-loss
     and int8 is faster on the machine at hand.
@@ -47,10 +68,13 @@ def build_engine(
     \b
         streamseg engine build street-edge --precision int8 --data ../shared/data/camvid
         streamseg engine build gate --precision int8 --calibrate gate.mp4
+        streamseg engine build street-edge --backend tensorrt --precision auto --max-batch 32
     """
+    if backend == "tensorrt":
+        return _plans(name, precision or "auto", size, smoothing, max_batch, min_agreement, again, as_json)
     if backend != "cpu":
-        raise ConfigError(f"--backend {backend!r}: there is cpu only")
-    if precision != "int8":
+        raise ConfigError(f"--backend {backend!r}: there are cpu and tensorrt")
+    if precision not in (None, "int8"):
         raise ConfigError(
             f"--precision {precision!r}: int8 is what can be built; the others run from model.onnx as it is"
         )
@@ -63,6 +87,52 @@ def build_engine(
     if as_json:
         return print(json.dumps(built.report()))
     return print("\n".join(_lines(built)))
+
+
+def _plans(
+    name: str,
+    precision: str,
+    size: str | None,
+    smoothing: str | None,
+    max_batch: int,
+    min_agreement: float | None,
+    again: bool,
+    as_json: bool,
+) -> None:
+    if precision not in ("auto", "fp32", "fp16", "int8"):
+        raise ConfigError(f"--precision {precision!r}: TensorRT plans are made in auto, fp32, fp16 and int8")
+    wanted, (mode, strength) = commandline.size_of(size), _smoothing(smoothing)
+    from streamseg.engine import tensorrt_order as plans
+    from streamseg.engine.backends import choose
+    from streamseg.engine.bundle import find
+    from streamseg.engine.engine import spec_of
+
+    bundle = find(name)
+    choose("tensorrt")  # says what to install
+    order = plans.Order(
+        bundle=bundle,
+        spec=spec_of(bundle, mode, strength),
+        precision=cast("Literal['auto', 'fp32', 'fp16', 'int8']", precision),
+        size=wanted,
+        max_batch=max_batch,
+        bound=None if min_agreement is None else min_agreement / 100,
+        again=again,
+    )
+    built = plans.run(order, lambda line: print(line, file=sys.stderr))
+    if as_json:
+        return print(json.dumps([each.report() for each in built]))
+    return commandline.table([each.row() for each in built])
+
+
+def _smoothing(text: str | None) -> tuple[SmoothingMode | None, float | None]:
+    mode, _, strength = (text or "").partition(":")
+    try:
+        value = float(strength) if strength else None
+    except ValueError:
+        value = -1.0
+    if mode not in ("", "off", "average", "adaptive") or not (value is None or 0 <= value <= 1):
+        raise ConfigError(f"--smoothing {text!r}: off, average or adaptive, and a strength of 0..1, as in average:0.2")
+    return cast("SmoothingMode", mode) if mode else None, value
 
 
 def _untested(measured: Labelled | None) -> Path | None:

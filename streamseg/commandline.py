@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from streamseg.errors import ConfigError
 
 if TYPE_CHECKING:
     from streamseg.config import Config
@@ -37,6 +40,16 @@ def configured(
         if fps is not None and isinstance(stream, dict):
             stream["fps"] = fps
     return validated(data, overrides or [], source if is_config(source) else "")
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """(width, height) of WIDTHxHEIGHT. Raises ConfigError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)[xX](\d+)", text)
+    if match is None or not all(32 <= int(n) <= 8192 for n in match.groups()):
+        raise ConfigError(f"--size {text!r}: WIDTHxHEIGHT is wanted, each from 32 to 8192, as in 512x288")
+    return int(match[1]), int(match[2])
 
 
 def table(rows: list[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, cast
 
 import typer
 
-from streamseg.commandline import Json
+from streamseg.commandline import Json, size_of
 from streamseg.errors import ConfigError
 
 
@@ -100,7 +100,7 @@ def import_engine(
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", called) or called.strip(".") == "":
         raise ConfigError(f"--name {called!r}: letters, digits, _ . and - only, at most 64")
     wish = Wish(
-        size=_size(size),
+        size=size_of(size),
         layout=cast("Layout | None", _one_of("--layout", layout, ("nchw", "nhwc"))),
         mean=bundling.triple(mean, "--mean"),
         std=bundling.triple(std, "--std"),
@@ -131,15 +131,6 @@ def import_engine(
         print(f"{key + ':':<10} {value}")
     print("\n".join(prove.lines(imported.proof)))
     return print(f"{bundle.identity} written to {bundle.path}; see {bundle.path / 'proof.jpg'}")
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)[xX](\d+)", text)
-    if match is None or not all(32 <= int(n) <= 8192 for n in match.groups()):
-        raise ConfigError(f"--size {text!r}: WIDTHxHEIGHT is wanted, each from 32 to 8192, as in 512x288")
-    return int(match[1]), int(match[2])
 
 
 def _one_of(option: str, value: str | None, allowed: tuple[str, ...]) -> str | None:

@@ -3,12 +3,10 @@ the real code; only the layer that would call TensorRT is `fake_gpu`."""
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 import threading
-from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,46 +15,27 @@ import pytest
 import small_network
 import tiny_engine
 from fake_gpu import FakeGpu
+from planning import OPTIONS, PICTURES, SPEC, TINY, backend_fixture, built, gpu_fixture, plain, tiny_wish  # noqa: F401
+from processes import StreamsegCli
 from publishing import eventually
 from stills import frame
-from test_batches import plain, street
 from tiny_engine import NAMES
 
 from streamseg.engine import backends, program
 from streamseg.engine.backends import BACKENDS, CompileOptions, Precision, Rung
-from streamseg.engine.bundle import find
-from streamseg.engine.engine import Engine
-from streamseg.engine.plans import Plans
+from streamseg.engine.bundle import Bundle, Int8Entry, find, write_int8
+from streamseg.engine.engine import Engine, spec_of
 from streamseg.engine.program import ProgramSpec
 from streamseg.engine.tensorrt_backend import TensorRtBackend, Wish, exact_program
 from streamseg.engine.tensorrt_build import Phases, Stopped
 from streamseg.engine.tensorrt_graph import for_tensorrt, takes_batches
+from streamseg.engine.tensorrt_order import Order
+from streamseg.engine.tensorrt_order import run as run_order
 from streamseg.errors import EngineError
 from streamseg.quantising import qdq
+from streamseg.synthetic import Street
 
-SPEC = ProgramSpec((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "average", 1.0)
-OPTIONS = CompileOptions(160, 96, "fp16", 1, 4)
-TINY = program.build(tiny_engine.network(), SPEC)
-PICTURES = (plain("white"), plain("square"))
-
-
-def tiny_wish(**changes: object) -> Wish:
-    return Wish(TINY, replace(OPTIONS, **changes), pictures=PICTURES)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def gpu() -> FakeGpu:
-    return FakeGpu()
-
-
-@pytest.fixture
-def backend(gpu: FakeGpu, tmp_path: Path) -> TensorRtBackend:
-    return TensorRtBackend(lambda: gpu, Plans(tmp_path / "plans"))
-
-
-def built(backend: TensorRtBackend, wish: Wish, said: list[str] | None = None) -> str:
-    """Has it built; the digest of its key."""
-    return backend.build(wish, lambda share: True, (said if said is not None else []).append)[0].digest
+STREET = Street(3, 480, 272, 25.0)
 
 
 def street_model(mode: program.SmoothingMode = "adaptive") -> onnx.ModelProto:
@@ -64,6 +43,16 @@ def street_model(mode: program.SmoothingMode = "adaptive") -> onnx.ModelProto:
     entry = bundle.manifest.input
     spec = ProgramSpec(entry.mean, entry.std, mode, 0.5, bundle.moving)
     return program.build(program.network_of(bundle.program), spec)
+
+
+@pytest.fixture
+def bundle_with_int8(tmp_path: Path) -> Bundle:
+    bundle = small_network.write(tmp_path / "engines")
+    image = np.random.default_rng(0).random((1, 3, 96, 160), np.float32)
+    network = program.network_of(bundle.program)
+    small = qdq.quantised(network, dict.fromkeys(qdq.inputs_of(qdq.convolutions(network)), 2.0), image)
+    entry = Int8Entry(of=bundle.digest, loss=0.1, agreement=1.0, max_loss=1.0, calibrated="noise", data="noise")
+    return write_int8(bundle, program.build(small, spec_of(bundle)), entry)
 
 
 # The graph
@@ -79,7 +68,7 @@ def test_the_shipped_engine_runs_as_a_plan_in_fp16(
     plan, exact = backend.compile(model, options), exact_program(model, options)
     mine, other = ([p.new_state(), p.new_state()] for p in (plan, exact))
     for i in range(3):
-        pictures = [street(4 * i), street(4 * i + 40)]
+        pictures = [STREET.picture(4 * i), STREET.picture(4 * i + 40)]
         a, b = (p.run(pictures, s, [0.16] * 2) for p, s in ((plan, mine), (exact, other)))
         assert np.mean([x() == y() for x, y in zip(a, b, strict=True)]) >= 0.998
     assert plan.max_batch == 2
@@ -124,128 +113,6 @@ def test_a_network_of_one_picture_at_a_time_gets_a_plan_of_one(backend: TensorRt
     assert not takes_batches(for_tensorrt(model, "fp16", 160, 96))
     assert backend.compile(model, OPTIONS).max_batch == 1
     assert [len(profiles) for profiles in gpu.profiles] == [1]
-
-
-# The cache
-
-
-def test_a_plan_is_built_once(backend: TensorRtBackend, gpu: FakeGpu) -> None:
-    assert not backend.ready(TINY, OPTIONS)
-    first, second = built(backend, tiny_wish()), built(backend, tiny_wish())
-    assert first == second
-    assert backend.ready(TINY, OPTIONS)
-    states = [(p := backend.compile(TINY, OPTIONS)).new_state() for _ in range(3)]
-    labels = p.run([plain(n) for n in NAMES[:3]], states, [-1.0] * 3)
-    assert [NAMES[make()[0, 0]] for make in labels] == list(NAMES[:3])
-    assert gpu.builds == 1
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"tensorrt": "11.3.0.99"},
-        {"gpu": "NVIDIA Imagined Max"},
-        {"capability": "10.0"},
-    ],
-    ids=str,
-)
-def test_another_gpu_or_version_builds_its_own(
-    other: dict[str, str], backend: TensorRtBackend, gpu: FakeGpu, tmp_path: Path
-) -> None:
-    built(backend, tiny_wish())
-    there = FakeGpu(**other)  # type: ignore[arg-type]
-    moved = TensorRtBackend(lambda: there, backend.plans)
-    assert not moved.ready(TINY, OPTIONS)
-    built(moved, tiny_wish())
-    assert (gpu.builds, there.builds) == (1, 1)
-
-
-def test_another_model_size_batch_or_precision_builds_its_own(backend: TensorRtBackend, gpu: FakeGpu) -> None:
-    digests = [
-        built(backend, tiny_wish()),
-        built(backend, tiny_wish(max_batch=2)),
-        built(backend, tiny_wish(precision="fp32")),
-    ]
-    stronger = program.build(tiny_engine.network(), replace(SPEC, strength=0.5))
-    digests.append(built(backend, Wish(stronger, OPTIONS, pictures=PICTURES)))
-    wider = replace(OPTIONS, width=192)
-    digests.append(built(backend, Wish(TINY, wider, pictures=[np.zeros((96, 192, 3), np.uint8)])))
-    assert len(set(digests)) == len(digests) == gpu.builds
-
-
-Spoil = Callable[[Path, Path], object]
-SPOILS: dict[str, Spoil] = {
-    "a byte of the plan": lambda plan, note: plan.write_bytes(plan.read_bytes()[:-1] + b"!"),
-    "the plan cut short": lambda plan, note: plan.write_bytes(plan.read_bytes()[:-100]),
-    "the plan empty": lambda plan, note: plan.write_bytes(b""),
-    "no plan": lambda plan, note: plan.unlink(),
-    "the note cut short": lambda plan, note: note.write_text(note.read_text()[:-20]),
-    "the note of something else": lambda plan, note: note.write_text(note.read_text().replace("Imagined", "Other")),
-    "the note not an object": lambda plan, note: note.write_text("[1]"),
-    "the note without a digest": lambda plan, note: note.write_text(
-        json.dumps({k: v for k, v in json.loads(note.read_text()).items() if k != "sha256"})
-    ),
-    "a plan that others may write to": lambda plan, note: plan.chmod(0o666),
-}
-
-
-@pytest.mark.parametrize("what", SPOILS)
-def test_what_is_not_as_it_was_written_is_built_anew_and_never_run(
-    what: str, backend: TensorRtBackend, gpu: FakeGpu, caplog: pytest.LogCaptureFixture
-) -> None:
-    digest = built(backend, tiny_wish())
-    loaded = gpu.loaded
-    plan, note = (backend.plans.folder / f"{digest}.{kind}" for kind in ("plan", "json"))
-    SPOILS[what](plan, note)
-    assert not backend.ready(TINY, OPTIONS)
-    assert gpu.loaded == loaded, "it was deserialised"
-    assert f"the plan {plan} is not used but built anew" in caplog.text
-    built(backend, tiny_wish())
-    assert gpu.builds == 2
-    assert backend.ready(TINY, OPTIONS)
-
-
-def test_a_plan_under_another_s_name_is_not_run(backend: TensorRtBackend, gpu: FakeGpu) -> None:
-    """As a cache that is copied from another machine, or by an attacker, would have it."""
-    mine, other = built(backend, tiny_wish()), built(backend, tiny_wish(max_batch=2))
-    for kind in ("plan", "json"):
-        shutil.copy(backend.plans.folder / f"{other}.{kind}", backend.plans.folder / f"{mine}.{kind}")
-    assert not backend.ready(TINY, OPTIONS)
-    built(backend, tiny_wish())
-    assert gpu.builds == 3
-
-
-def test_plans_are_for_their_user_alone(backend: TensorRtBackend) -> None:
-    built(backend, tiny_wish())
-    modes = {file.stat().st_mode & 0o077 for file in (backend.plans.folder, *backend.plans.folder.iterdir())}
-    assert modes == {0}
-
-
-def test_a_cache_that_cannot_be_written_to_costs_time_only(gpu: FakeGpu, tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text("where the folder should be")
-    backend = TensorRtBackend(lambda: gpu, Plans(file / "plans"))
-    assert backend.compile(TINY, OPTIONS).max_batch == 4
-    assert not backend.ready(TINY, OPTIONS)
-
-
-def test_what_was_measured_of_kernels_is_given_to_the_next_build(backend: TensorRtBackend, gpu: FakeGpu) -> None:
-    built(backend, tiny_wish())
-    built(backend, tiny_wish(max_batch=2))
-    assert gpu.timings == [b"", b"timing of NVIDIA Imagined"]
-
-
-def test_two_that_want_the_same_plan_build_it_once(backend: TensorRtBackend, gpu: FakeGpu) -> None:
-    gpu.pause = threading.Event()
-    second = TensorRtBackend(lambda: gpu, Plans(backend.plans.folder))
-    threads = [threading.Thread(target=built, args=(b, tiny_wish())) for b in (backend, second)]
-    for thread in threads:
-        thread.start()
-    assert gpu.building.wait(20)
-    gpu.pause.set()
-    for thread in threads:
-        thread.join(30)
-    assert gpu.builds == 1
 
 
 # The gate
@@ -324,6 +191,54 @@ def test_nested_phases_make_one_share_that_never_goes_back() -> None:
     phases.finish("Building Engine")
     seen.append(phases.share)
     assert seen == [0.25, 0.375, 0.375, 0.5, 0.75, 1.0, 1.0]
+
+
+# The command
+
+
+def test_auto_builds_both_precisions_and_tells_what_each_is_worth(
+    backend: TensorRtBackend, gpu: FakeGpu, bundle_with_int8: Bundle
+) -> None:
+    said: list[str] = []
+    order = Order(bundle_with_int8, spec_of(bundle_with_int8), max_batch=2)
+    built = run_order(order, said.append, backend)
+    assert [each.precision for each in built] == ["fp16", "int8"]
+    assert all(each.agreement >= 0.95 and each.frames_per_s > 0 and Path(each.file).is_file() for each in built)
+    assert run_order(order, said.append, backend)[0].build_seconds == built[0].build_seconds
+    assert gpu.builds == 2, "what is there is not built again"
+    run_order(replace(order, again=True, precision="fp16"), said.append, backend)
+    assert gpu.builds == 3
+
+
+def test_the_daemon_finds_what_the_command_has_built(served: Engine, gpu: FakeGpu, backend: TensorRtBackend) -> None:
+    run_order(Order(served.bundle, spec_of(served.bundle), "fp16", max_batch=4), print, backend)
+    served.prepare()
+    assert served.backend == "tensorrt"
+    assert gpu.builds == 1
+
+
+def test_without_tensorrt_the_command_says_what_to_install(streamseg_cli: StreamsegCli, tiny_engine: Path) -> None:
+    if find_spec("tensorrt"):
+        pytest.skip("TensorRT is installed")
+    done = streamseg_cli("engine", "build", tiny_engine, "--backend", "tensorrt")
+    assert done.code == 1
+    assert "pip install 'streamseg[tensorrt]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--precision", "bf16"], "auto, fp32, fp16 and int8"),
+        (["--smoothing", "average:2"], "a strength of 0..1"),
+        (["--size", "480"], "WIDTHxHEIGHT"),
+    ],
+)
+def test_slips_are_told_before_anything_is_loaded(
+    options: list[str], said: str, streamseg_cli: StreamsegCli, tiny_engine: Path
+) -> None:
+    done = streamseg_cli("engine", "build", tiny_engine, "--backend", "tensorrt", *options)
+    assert done.code == 2
+    assert said in done.stderr
 
 
 # Serving meanwhile
