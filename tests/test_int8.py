@@ -14,6 +14,7 @@ import onnx
 import pytest
 import small_network
 import tiny_engine
+from clips import Clips
 from onnx import TensorProto, numpy_helper
 from processes import StreamsegCli
 from stills import frame
@@ -223,6 +224,12 @@ def test_only_pictures_that_are_not_measured_on_are_calibrated_on(
     assert report["warnings"] == []
     assert set(report["ms"]) == {"fp32", "bf16", "int8"}
     assert report["engine"] == Bundle.open(bundle.path).int8_identity
+
+
+def test_a_clip_is_calibrated_on_a_frame_a_second(clip: Clips, tmp_path: Path) -> None:
+    found = calibration.read(small_network.write(tmp_path), clip("h264", frames=60, width=320, height=192), 64)
+    assert (len(found.rgb), found.size, found.real) == (3, SIZE, True)
+    assert not np.array_equal(found.rgb[0], found.rgb[1])
 
 
 def test_without_real_pictures_it_warns_and_auto_stays_with_float(streamseg_cli: StreamsegCli, tmp_path: Path) -> None:

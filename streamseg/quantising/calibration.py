@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,9 +20,8 @@ from streamseg.ingest.frames import source_frames
 from streamseg.ingest.reader import ReadOptions
 from streamseg.source import parse
 from streamseg.synthetic import Street
-from streamseg.types import U8
+from streamseg.types import U8, Frame
 
-Track = Callable[[Sequence[Path]], Iterable[Path]]
 F32 = NDArray[np.float32]
 STILLS = (".png", ".jpg", ".jpeg")
 UNTESTED = ("train", "val")
@@ -93,8 +93,10 @@ def _read(file: Path) -> U8:
 
 
 def _frames(clip: Path, limit: int) -> list[U8]:
-    frames = islice(source_frames(parse(str(clip)), ReadOptions()), 0, limit * FRAME_STEP, FRAME_STEP)
-    found = [frame.picture.rgb(frame.picture.width, frame.picture.height) for frame in frames]
+    frames: Generator[Frame] = source_frames(parse(str(clip)), ReadOptions())
+    with closing(frames):
+        some = islice(frames, 0, limit * FRAME_STEP, FRAME_STEP)
+        found = [frame.picture.rgb(frame.picture.width, frame.picture.height) for frame in some]
     if not found:
         raise ConfigError(f"{clip}: there is no picture in it")
     return found
