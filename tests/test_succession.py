@@ -74,7 +74,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
 
 
 def climb(monkeypatch: pytest.MonkeyPatch, *rungs: Rung) -> None:
-    monkeypatch.setattr(backends, "ladder", lambda name, precision="auto": list(rungs))
+    monkeypatch.setattr(backends, "ladder", lambda *_: list(rungs))
     monkeypatch.setattr("streamseg.engine.engine.ladder", backends.ladder)
 
 
@@ -203,7 +203,9 @@ def test_a_backend_that_cannot_serve_is_passed_over(
     engine = engine_of(slow)
     assert shown(engine, plain("white")) == "white"
     assert engine.backend == "openvino"
-    assert "torch-cuda does not serve: backend 'torch-cuda' needs an NVIDIA GPU" in caplog.text
+    shown(engine, plain("white", 160, 160), stream="b")
+    (line,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert line.startswith("torch-cuda does not serve: backend 'torch-cuda' needs an NVIDIA GPU")
 
 
 def test_closing_ends_a_preparation(two: Held, engine_of: Callable[..., Engine], slow: Bundle) -> None:

@@ -248,7 +248,7 @@ def test_slips_are_told_before_anything_is_loaded(
 def served(gpu: FakeGpu, backend: TensorRtBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     """An engine as on a machine with a GPU, with ONNX Runtime in torch-cuda's place."""
     rungs = [Rung("tensorrt", backend.compile, backend), Rung("onnxruntime", BACKENDS["onnxruntime"][1])]
-    monkeypatch.setattr(backends, "ladder", lambda name, precision="auto": rungs)
+    monkeypatch.setattr(backends, "ladder", lambda *_: rungs)
     monkeypatch.setattr("streamseg.engine.engine.ladder", backends.ladder)
     return Engine(tiny_engine.write(tmp_path, smoothing="average", strength=1.0), max_batch=4)
 

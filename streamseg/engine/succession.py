@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from streamseg.engine.backends import CompileOptions, Program, Rung
-from streamseg.errors import EngineError
+from streamseg.errors import BackendUnavailable, EngineError
 
 log = logging.getLogger("streamseg")
 STOP_SECONDS = 10.0
@@ -65,6 +65,8 @@ class Succession:
                 program = rung.compile(model, options)
             except EngineError as error:
                 log.warning("%s does not serve: %s", rung.name, error)
+                if isinstance(error, BackendUnavailable):  # nor will it for another size
+                    self._rungs = tuple(each for each in self._rungs if each is not rung)
                 continue
             return self._ordered(rung.name, program, later, model, options)
         last = self._rungs[-1]
