@@ -227,7 +227,7 @@ def text(report: dict[str, Any]) -> str:
         [
             machine.text(report["machine"]),
             f"{report['source']}, {report['frames']} frames, one after the other, on one thread{drawn}",
-            f"{engine['name']} on {engine['backend']}, {engine['precision']}, {engine['size_at_16_9']} at 16:9; {where}",
+            f"{engine['name']} on {engine['backend']}, {engine['precision']}, {engine['size_at_16_9']}; {where}",
             "ms a frame that passed (p50, p95, p99), and CPU ms of all threads (mean):",
         ]
     )

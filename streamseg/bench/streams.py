@@ -12,6 +12,7 @@ from typing import Any
 from streamseg.bench import clip, load, machine, trial
 from streamseg.bench.search import most
 from streamseg.config import Config, validated
+from streamseg.engine.bundle import find
 from streamseg.errors import ConfigError, EngineError
 from streamseg.source import Source, parse
 from streamseg.synthetic import StreetSpec
@@ -66,6 +67,7 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
     """The report as `--json` prints it; "cameras" 0 where not even one holds. Raises StreamsegError."""
     if unknown := [kind for kind in plan.kinds if kind not in KINDS]:
         raise ConfigError(f"--subscribe: {unknown[0]!r} is none of {', '.join(KINDS)}; latency is measured there")
+    find(plan.engine)  # a slip is told before the street is drawn
     facts = machine.facts()
     idle_mb = sum(gpu["memory_used_mb"] or 0 for gpu in facts["gpus"])
     steps: list[Step] = []
