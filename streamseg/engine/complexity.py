@@ -29,6 +29,32 @@ class Complexity:
     gmac: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Of one convolution or matrix product and one picture: multiply-accumulates, and the numbers that it reads and
+    writes besides its `weights`, which any number of pictures share."""
+
+    macs: int
+    values: int
+    weights: int
+
+
+def work(network: onnx.ModelProto, width: int, height: int) -> list[Work]:
+    """All that a bare network's arithmetic cannot do without. Raises EngineError where shapes cannot be told."""
+    known = _shapes(network, width, height)
+    fixed = {tensor.name for tensor in network.graph.initializer}
+    fixed |= {node.output[0] for node in network.graph.node if node.op_type in {"Constant", *QUANTISERS}}
+    return [
+        Work(
+            _of_node(node, known),
+            prod(known[node.output[0]]) + sum(prod(known[n]) for n in node.input[:2] if n not in fixed),
+            sum(prod(known[n]) for n in node.input[:2] if n in fixed),
+        )
+        for node in network.graph.node
+        if node.op_type in COUNTED
+    ]
+
+
 def measure(network: onnx.ModelProto, width: int, height: int) -> Complexity:
     """Of a bare network (see `program.network_of`) on a picture of that size."""
     try:

@@ -178,6 +178,18 @@ class BatchedProgram:
     ) -> list[MakeLabels]:
         return [part for batch, n in self._run(frames, states, elapsed_s, "labels") for part in _parts(batch, n)]
 
+    def work(self, batch: int) -> Callable[[], None]:
+        """Does the work on a batch of that size, or the next larger one, once more on what its buffers hold: without
+        transfers, for benchmarks. To be called within `device.work()`. Raises EngineError for more than `max_batch`."""
+        found = next((bucket for bucket in self._buckets if bucket.size >= batch), None)
+        if found is None:
+            raise EngineError(f"batches of {batch} are too large here; the largest is {self.max_batch}")
+        return found.run
+
+    @property
+    def device(self) -> Device:
+        return self._device
+
     def run_scores(
         self, frames: Sequence[Picture], states: Sequence[TorchState], elapsed_s: Sequence[float]
     ) -> list[F32]:
@@ -281,7 +293,7 @@ def cuda_program(model: onnx.ModelProto, options: CompileOptions) -> BatchedProg
         raise BackendUnavailable("backend 'torch-cuda' needs an NVIDIA GPU and a torch that is built for CUDA")
     precision = "fp16" if options.precision == "auto" else options.precision
     try:
-        return _walked(model, options, CudaDevice(), precision, options.max_batch)
+        return _walked(model, options, CudaDevice(options.gpu), precision, options.max_batch)
     except RuntimeError as error:  # out of memory, a driver that is too old
         if isinstance(error, EngineError):
             raise
