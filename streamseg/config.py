@@ -61,6 +61,8 @@ class EngineConfig(Model):
     """An engine's name, or the folder of its bundle."""
     backend: Literal["auto", "openvino", "onnxruntime", "torch", "torch-cuda", "tensorrt"] = "auto"
     """auto: on an NVIDIA GPU torch-cuda at once, and TensorRT from when its plan is built; else the CPU's OpenVINO."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda:[0-9]{1,2})$")] = "auto"
+    """auto: all GPUs, the streams spread over them, or the CPU where there is none; cuda:N: that GPU."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     """auto: int8 where the engine has it, its loss is within its bound and it is faster here; else bf16 where the CPU
     has it. See `streamseg engine build`."""

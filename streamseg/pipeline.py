@@ -1,7 +1,7 @@
 """A pipeline: its streams, its engine, its publisher, in one process. The unit of scale.
 
-Threads: one a stream (ingest), one for inference, one or more for encoding and publishing. They meet only in the
-inbox and in the publisher's bounded queue; nothing here is global.
+Threads: one a stream (ingest), one for inference on each GPU (or the CPU), one or more for encoding and publishing.
+They meet only in the inboxes and in the publisher's bounded queue; nothing here is global.
 """
 
 from __future__ import annotations
@@ -10,24 +10,25 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from streamseg.channel import Inbox
 from streamseg.config import Config, StreamConfig
 from streamseg.engine.bundle import find
 from streamseg.engine.engine import Engine
 from streamseg.engine.tiling import Tiling, View
-from streamseg.errors import FrameError, SourceError, StageError
+from streamseg.errors import SourceError, StageError
+from streamseg.inference import Inference
 from streamseg.ingest.reader import StreamReader, read_options
 from streamseg.metrics import StreamMetrics
 from streamseg.motion import MotionGate
+from streamseg.placement import Machine, here, place
 from streamseg.publish import Publisher
-from streamseg.types import Frame, Result, StreamState
+from streamseg.types import StreamState
 
 log = logging.getLogger("streamseg")
 STOP_LINGER_SECONDS = 1.0
@@ -53,10 +54,15 @@ class Outcome:
 class Pipeline:
     """`open`, then `run` until every file has ended or `stop` is called from anywhere; `close` in any case."""
 
-    def __init__(self, config: Config, *, give_up_unopened: bool = False) -> None:
+    def __init__(
+        self, config: Config, *, give_up_unopened: bool = False, machine: Callable[[], Machine] = here
+    ) -> None:
+        """`machine`: what is asked for the GPUs, once. Each that gets streams has an engine and a thread of its own."""
         self.config = config
         self.metrics = {stream.name: StreamMetrics() for stream in config.streams}
-        self.engine = engine_of(config)
+        self.placement = place(list(self.metrics), config.engine.device, config.engine.backend, machine)
+        engines = {device: engine_of(config, device=device) for device in self.placement.engines}
+        self.engine = next(iter(engines.values()))
         self.publisher = Publisher(
             config.publish,
             list(self.metrics),
@@ -65,32 +71,40 @@ class Pipeline:
             undrawn=self.engine.bundle.undrawn,
             status=lambda: {name: m.snapshot() for name, m in self.metrics.items()},
         )
-        self._inbox = Inbox(size_key=self.engine.batch_key)
-        self._gates = {stream.name: gate_of(stream) for stream in config.streams}
+        gates = {stream.name: gate_of(stream) for stream in config.streams}
         self._stopping = threading.Event()
+        wait_s = config.engine.max_wait_ms / 1000
+        self._inferences = {
+            device: Inference(engine, self.publisher, self.metrics, gates, wait_s, self._stopping)
+            for device, engine in engines.items()
+        }
         self._ended = threading.Event()
         self._closed = False
         self._crash: StageError | None = None
-        self._readers = [
-            StreamReader(
-                stream.name,
-                stream.parsed,
-                read_options(stream, give_up_unopened=give_up_unopened),
-                self._inbox,
-                self.metrics[stream.name],
-                self._announce,
-                scale_ahead=partial(self.engine.scale_ahead, stream.name),
-            )
-            for stream in config.streams
-        ]
+        self._readers = [self._reader(stream, give_up_unopened) for stream in config.streams]
 
     def __repr__(self) -> str:
         return f"Pipeline({len(self._readers)} streams, {self.engine!r})"
 
+    def _reader(self, stream: StreamConfig, give_up_unopened: bool) -> StreamReader:
+        inference = self._inferences[self.placement.devices[stream.name]]
+        options = read_options(stream, give_up_unopened=give_up_unopened)
+        return StreamReader(
+            stream.name,
+            stream.parsed,
+            replace(options, gpu=self.placement.decoder(stream.name)),
+            inference.inbox,
+            self.metrics[stream.name],
+            self._announce,
+            scale_ahead=partial(inference.engine.scale_ahead, stream.name),
+        )
+
     def open(self) -> str:
-        """Compiles the engine and binds the publisher; returns the endpoint. Raises EngineError, BindError."""
-        self.engine.prepare()
-        self.engine.improve()
+        """Compiles the engines and binds the publisher; returns the endpoint. Raises EngineError, BindError."""
+        log.info("%s", self.placement.told)
+        for inference in self._inferences.values():
+            inference.engine.prepare()
+            inference.engine.improve()
         return self.publisher.open()
 
     def run(self, tick: Callable[[], None] = lambda: None) -> Outcome:
@@ -99,15 +113,16 @@ class Pipeline:
         # What was made until now stays: later collections need not look at it (50,000 objects; 2 % more FPS at 720p).
         gc.collect()
         gc.freeze()
-        inference = threading.Thread(target=self._infer, name="streamseg-inference")
         for reader in self._readers:
             reader.start()
-        inference.start()
+        hold = self._hold if self.config.publish.wait_subscriber else lambda: None
+        for inference in self._inferences.values():
+            inference.start(hold, self._one_has_ended)
         try:
             while not self._ended.wait(0.5) and not any(reader.crash for reader in self._readers):
                 tick()
         finally:
-            self._wind_up(inference)
+            self._wind_up()
         if self._crash:
             raise self._crash
         seconds = time.monotonic() - began
@@ -129,7 +144,8 @@ class Pipeline:
         if self._closed:
             return None
         self._closed = True
-        self.engine.close()
+        for inference in self._inferences.values():
+            inference.engine.close()
         if self._stopping.is_set() or self._crash:
             return self.publisher.close(STOP_LINGER_SECONDS)
         # Lossless, this waits for the slowest subscriber, without end: in a thread, so that `stop` can end it.
@@ -150,41 +166,12 @@ class Pipeline:
         else:
             closed.set_result(None)
 
-    def _infer(self) -> None:
-        wait_s = self.config.engine.max_wait_ms / 1000
-        try:
-            if self.config.publish.wait_subscriber:
-                self._hold()
-            while frames := self._inbox.take(self.engine.max_batch, wait_s):
-                for result in self._results(frames):
-                    self.publisher.publish(result)
-                    self.metrics[result.frame.stream].publish(reused=result.reused)
-        except StageError as error:
-            self._crash = None if self._stopping.is_set() else error
-        except BaseException as error:
-            log.debug("inference", exc_info=True)
-            self._crash = StageError("inference", error)
-        finally:
+    def _one_has_ended(self) -> None:
+        if all(each.ended.is_set() for each in self._inferences.values()) or self._crashed():
             self._ended.set()
 
-    def _results(self, frames: list[Frame]) -> Iterator[Result]:
-        """First of frames on which nothing moved, as they are ready; then of the others, from the engine."""
-        moved: list[Frame] = []
-        for frame in frames:
-            again = self._gates[frame.stream].reuse(frame)
-            if again is None:
-                moved.append(frame)
-            else:
-                yield again
-        if not moved:
-            return
-        try:
-            results = self.engine.run(moved)
-        except FrameError as error:
-            return self._skip(moved, error)
-        for result in results:
-            self._gates[result.frame.stream].keep(result)
-            yield result
+    def _crashed(self) -> StageError | None:
+        return next((each.crash for each in self._inferences.values() if each.crash), None)
 
     def _hold(self) -> None:
         """Returns when somebody has subscribed; or when nothing is left to wait with, as every source has failed."""
@@ -192,25 +179,23 @@ class Pipeline:
             if self.publisher.wait_for_subscriber(0.2):
                 return
 
-    def _skip(self, frames: list[Frame], error: FrameError) -> None:
-        log.debug("%s", error)
-        for frame in frames:
-            self.metrics[frame.stream].drop("bad-frame")
-
-    def _wind_up(self, inference: threading.Thread) -> None:
+    def _wind_up(self) -> None:
         """Stops every thread and accounts for the frames that were still waiting."""
         for reader in self._readers:
             reader.stop()
-        self._inbox.close()
+        for inference in self._inferences.values():
+            inference.inbox.close()
         if self._stopping.is_set():
-            self.publisher.close(STOP_LINGER_SECONDS)  # also releases the inference thread from a full queue
-        inference.join()
+            self.publisher.close(STOP_LINGER_SECONDS)  # also releases the inference threads from a full queue
+        for inference in self._inferences.values():
+            inference.join()
+        self._crash = self._crashed()
         deadline = time.monotonic() + JOIN_SECONDS
         for reader in self._readers:
             reader.join(max(0.0, deadline - time.monotonic()))
             if reader.crash is not None and self._crash is None:
                 self._crash = StageError(f"ingest of {reader.stream}", reader.crash)
-        for frame in self._inbox.drain():
+        for frame in (frame for inference in self._inferences.values() for frame in inference.inbox.drain()):
             self.metrics[frame.stream].drop("shutdown")
         for metrics in self.metrics.values():  # taken for inference, but never handed to the publisher
             metrics.drop("shutdown", metrics.in_flight)
@@ -237,8 +222,9 @@ def view_of(stream: StreamConfig) -> View:
     return View(stream.roi, None if asked is None else Tiling(asked.columns, asked.rows, asked.overlap))
 
 
-def engine_of(config: Config, *, threads: int | None = None) -> Engine:
-    """The engine that a configuration asks for. Raises EngineNotFound, EngineError.
+def engine_of(config: Config, *, threads: int | None = None, device: str | None = None) -> Engine:
+    """The engine that a configuration asks for, on a `device` if not on the configuration's. Raises EngineNotFound,
+    EngineError.
 
     Where it has one stream, all frames are looked at as that one's: evaluation and benchmarks name theirs otherwise.
     """
@@ -254,4 +240,5 @@ def engine_of(config: Config, *, threads: int | None = None) -> Engine:
         smoothing=config.smoothing.mode,
         strength=config.smoothing.strength,
         views=views,
+        device=device or engine.device,
     )

@@ -67,6 +67,8 @@ class CompileOptions:
     threads: int
     max_batch: int = 32
     """Of backends that batch."""
+    gpu: int = 0
+    """Index of the one that backends of a GPU run on."""
 
 
 Compile = Callable[[onnx.ModelProto, CompileOptions], Program]
@@ -125,13 +127,13 @@ def _cuda(model: onnx.ModelProto, options: CompileOptions) -> Program:
 def _tensorrt(model: onnx.ModelProto, options: CompileOptions) -> Program:
     from streamseg.engine.tensorrt_backend import TensorRtBackend
 
-    return TensorRtBackend().compile(model, options)
+    return TensorRtBackend.on(options.gpu).compile(model, options)
 
 
-def _tensorrt_slow() -> Slow:
+def _tensorrt_slow(gpu: int) -> Slow:
     from streamseg.engine.tensorrt_backend import TensorRtBackend
 
-    return TensorRtBackend()
+    return TensorRtBackend.on(gpu)
 
 
 # Name -> (package, compile), in the order in which `auto` prefers them on a CPU: measured, OpenVINO is 2-8 times faster
@@ -145,33 +147,39 @@ BACKENDS: dict[str, tuple[str, Compile]] = {
 }
 ON_GPU = ("tensorrt", "torch-cuda")
 """The best first."""
-SLOW: dict[str, Callable[[], Slow]] = {"tensorrt": _tensorrt_slow}
+SLOW: dict[str, Callable[[int], Slow]] = {"tensorrt": _tensorrt_slow}
 NOT_IN = {"torch-cuda": ("int8",), "tensorrt": ("bf16",)}
 """Precisions that a GPU backend has not; `auto` passes it over for them."""
 
 
-def choose(name: str, precision: Precision = "auto") -> tuple[str, Compile]:
+def choose(name: str, precision: Precision = "auto", device: str = "auto") -> tuple[str, Compile]:
     """(name, compile) of a backend; "auto" takes the best that needs no preparing and whose package is installed."""
-    rung = next(rung for rung in ladder(name, precision) if rung.slow is None or name != "auto")
+    rung = next(rung for rung in ladder(name, precision, device) if rung.slow is None or name != "auto")
     return rung.name, rung.compile
 
 
-def ladder(name: str, precision: Precision = "auto") -> list[Rung]:
-    """The backends that `name` stands for, the best first. "auto": those of the GPU, if there is one, and that of the
-    CPU at the end; else one. Raises BackendUnavailable."""
+def ladder(name: str, precision: Precision = "auto", device: str = "auto") -> list[Rung]:
+    """The backends that `name` stands for, the best first. "auto": those of the GPU, if there is one or `device` is
+    one, and that of the CPU at the end; else one. Raises BackendUnavailable."""
     installed = [n for n, (package, _) in BACKENDS.items() if find_spec(package) is not None]
     if name == "auto":
         cpu = [n for n in installed if n not in ON_GPU][:1]
         if not cpu:
             raise BackendUnavailable("no inference backend is installed; pip install openvino")
-        gpu = [n for n in ON_GPU if n in installed and precision not in NOT_IN[n]] if machine.gpus() else []
-        return [Rung(n, BACKENDS[n][1], SLOW[n]() if n in SLOW else None) for n in (*gpu, *cpu)]
+        wanted = device.startswith("cuda") or (device == "auto" and machine.gpus())
+        gpu = [n for n in ON_GPU if n in installed and precision not in NOT_IN[n]] if wanted else []
+        return [Rung(n, BACKENDS[n][1], SLOW[n](index_of(device)) if n in SLOW else None) for n in (*gpu, *cpu)]
     if name not in BACKENDS:
         raise BackendUnavailable(f"no backend {name!r}; choose auto, {', '.join(BACKENDS)}")
     if name not in installed:
         extra = "torch" if name == "torch-cuda" else name
         raise BackendUnavailable(f"backend {name!r} needs a package that is not here; pip install 'streamseg[{extra}]'")
     return [Rung(name, BACKENDS[name][1])]
+
+
+def index_of(device: str) -> int:
+    """Of `cuda:N`; 0 of all else."""
+    return int(device.partition(":")[2] or 0)
 
 
 def on_cpu() -> Compile:

@@ -25,6 +25,7 @@ from streamseg.engine.backends import (
     State,
     SurfaceProgram,
     choose,
+    index_of,
     ladder,
 )
 from streamseg.engine.bundle import Bundle
@@ -80,19 +81,24 @@ class Engine:
         strength: float | None = None,
         views: Mapping[str, View] | None = None,
         max_batch: int = 32,
+        device: str = "auto",
     ) -> None:
+        """`device`: cpu, or cuda:N; auto is the first GPU, if there is one."""
         entry = bundle.manifest.input
         self.bundle = bundle
         self.classes = bundle.classes
-        self.backend, compiler = choose(backend, precision)
+        self.backend, compiler = choose(backend, precision, device)
         """What serves, or is expected to; see `replace`."""
-        self._succession = Succession(ladder(backend, precision))
+        self._succession = Succession(ladder(backend, precision, device))
         self.spec = spec_of(bundle, smoothing, strength)
         self._threads = threads
         self._size = size
         expected = self.size_for(entry.width, entry.height)
         self._max_batch = max_batch
-        wanted = CompileOptions(*expected, precision=precision, threads=threads, max_batch=max_batch)
+        self.device = device
+        wanted = CompileOptions(
+            *expected, precision=precision, threads=threads, max_batch=max_batch, gpu=index_of(device)
+        )
         chosen = choose_program(bundle, self.spec, self.backend, compiler, wanted)
         self.identity = chosen.identity
         """Name and digest of the file that runs; what results are marked with."""
@@ -144,7 +150,7 @@ class Engine:
     def program(self, size: tuple[int, int]) -> Program:
         """The compiled program for one input size; compiled on first use (0.2-0.5 s)."""
         if size not in self._programs:
-            options = CompileOptions(*size, self.precision, self._threads, self._max_batch)
+            options = CompileOptions(*size, self.precision, self._threads, self._max_batch, index_of(self.device))
             self.backend, self._programs[size] = self._succession.first(self._model, options)
         return self._programs[size]
 

@@ -18,15 +18,27 @@ def cpu() -> str:
     return next(named, "") or platform.processor() or platform.machine()
 
 
-@cache
 def gpus() -> int:
-    """How many NVIDIA GPUs the driver gives us; 0 without one. Asked of the driver itself, as importing torch for the
-    question takes seconds. API: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html"""
+    """How many NVIDIA GPUs there are."""
+    return len(gpu_names())
+
+
+@cache
+def gpu_names() -> tuple[str, ...]:
+    """The NVIDIA GPUs that the driver gives us, by index. Asked of the driver itself, as importing torch to ask takes
+    seconds. API: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DEVICE.html"""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return 0
+        return ()
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+        return ()
+    return tuple(_name(driver, index) for index in range(count.value))
+
+
+def _name(driver: ctypes.CDLL, index: int) -> str:
+    device, name = ctypes.c_int(0), ctypes.create_string_buffer(128)
+    if driver.cuDeviceGet(ctypes.byref(device), index) or driver.cuDeviceGetName(name, len(name), device):
+        return f"GPU {index}"
+    return name.value.decode(errors="replace")

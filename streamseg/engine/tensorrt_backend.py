@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -33,10 +34,10 @@ SAMPLES = 8
 Report = Callable[[str], None]
 
 
-def _real_layer() -> Layer:
+def _real_layer(index: int = 0) -> Layer:
     from streamseg.engine.tensorrt_layer import TensorRt
 
-    return TensorRt()
+    return TensorRt(index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,10 @@ class TensorRtBackend:
 
     layer: Callable[[], Layer] = _real_layer
     plans: Plans = field(default_factory=Plans)
+
+    @classmethod
+    def on(cls, gpu: int) -> TensorRtBackend:
+        return cls(partial(_real_layer, gpu))
 
     def ready(self, model: onnx.ModelProto, options: CompileOptions) -> bool:
         """Whether `compile` takes a moment, as the plan is there."""

@@ -40,6 +40,10 @@ class TensorRt:
 
     def compile(self, graph: bytes, profiles: Sequence[Profile], timing: bytes, step: Step) -> Compiled:
         """Minutes; the interpreter lock is free meanwhile. Raises EngineError, Stopped."""
+        with torch.cuda.device(self._index):
+            return self._compile(graph, profiles, timing, step)
+
+    def _compile(self, graph: bytes, profiles: Sequence[Profile], timing: bytes, step: Step) -> Compiled:
         builder = _made(trt.Builder, self._log)
         # The only kind of network in 11, where the flag still exists and changes nothing.
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -72,7 +76,8 @@ class TensorRt:
     def load(self, plan: bytes) -> _Loaded:
         """Of what `compile` gave, on this GPU and version: a plan is code, and this runs it. Raises EngineError."""
         runtime = _made(trt.Runtime, self._log)
-        engine = runtime.deserialize_cuda_engine(plan)
+        with torch.cuda.device(self._index):
+            engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise EngineError(f"TensorRT cannot load the plan: {self._log.last_error or 'it says no more'}")
         return _Loaded(runtime, engine, self._index)
@@ -89,7 +94,8 @@ class _Loaded:
     def bind(
         self, frames: torch.Tensor, state: torch.Tensor | None = None, elapsed_s: torch.Tensor | None = None
     ) -> Bound:
-        context = self._engine.create_execution_context()
+        with torch.cuda.device(self._index):
+            context = self._engine.create_execution_context()
         _must(context is not None, "make a context")
         profile = min(len(frames), 2) - 1 if self._engine.num_optimization_profiles > 1 else 0
         _must(context.set_optimization_profile_async(profile, self._stream()), "choose a profile")

@@ -22,6 +22,13 @@ _CAPTURE = threading.Lock()
 """torch allows one capture at a time in a process (a program may be captured while another one serves)."""
 
 
+def no_cuda() -> str:
+    """Why torch cannot use a GPU that the driver has told of; "" where it can."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    return "" if torch.cuda.is_available() else f"torch {torch.__version__} finds no GPU; is the driver too old for it?"
+
+
 class Download(Protocol):
     def wait(self) -> torch.Tensor:
         """The tensor in host memory, once it is there; any thread, any number of times."""
