@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
+from clips import Clips
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamseg.errors import BackendUnavailable, ConfigError
+from streamseg.config import validated
+from streamseg.errors import BackendUnavailable, ConfigError, StageError
+from streamseg.pipeline import Pipeline
 from streamseg.placement import Machine, Placement, here, place, spread
+from streamseg.types import Result
 
 H200, L4 = "NVIDIA H200", "NVIDIA L4"
 CAMERAS = ["gate", "yard", "dock"]
@@ -118,3 +127,80 @@ def test_this_machine_can_be_asked() -> None:
         assert found == Machine()
     made = placed(found)
     assert made.decoding == bool(found.gpus and not found.no_engine and found.on_gpu)
+
+
+# A pipeline on a machine that is said to have two GPUs: here, each stage finds out that it is not so, and falls back.
+
+
+@pytest.fixture
+def on_two_gpus(tiny_engine: Path) -> Iterator[Callable[..., Pipeline]]:
+    """`on_two_gpus(a=source, b=source)` -> an opened pipeline; the first stream on the one, the second on the other."""
+    made: list[Pipeline] = []
+
+    def make(**sources: object) -> Pipeline:
+        settings = {
+            "streams": [{"id": name, "source": str(source)} for name, source in sources.items()],
+            "engine": {"name": str(tiny_engine)},
+            "publish": {"bind": "tcp://127.0.0.1:*"},
+        }
+        pipeline = Pipeline(validated(settings), machine=lambda: Machine((H200, H200)))
+        made.append(pipeline)
+        pipeline.open()
+        return pipeline
+
+    yield make
+    for pipeline in made:
+        pipeline.stop()
+        pipeline.close()
+
+
+def serving(kind: str) -> list[str]:
+    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith(f"streamseg-{kind}"))
+
+
+def test_every_gpu_has_an_engine_and_a_thread_and_no_frame_is_lost(
+    on_two_gpus: Callable[..., Pipeline], clip: Clips, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "streamseg")
+    file = clip("h264", frames=60)
+    pipeline = on_two_gpus(a=file, b=file, c=file)
+    threads: set[str] = set()
+    outcome = pipeline.run(tick=lambda: threads.update(serving("inference")))
+    assert [(s["published"], s["dropped"]) for s in outcome.streams.values()] == [(60, {})] * 3
+    assert threads <= {"streamseg-inference-cuda:0", "streamseg-inference-cuda:1"}
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == "2 x NVIDIA H200: decodes, scales and analyses (cuda:0: a, c; cuda:1: b)"
+    if not here().gpus:
+        assert sum("does not decode" in line and line.endswith("the CPU does") for line in told) == 3
+        assert sum(line.startswith("torch-cuda does not serve") for line in told) == 2
+
+
+def test_one_engine_that_dies_ends_the_run_of_all(
+    on_two_gpus: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = "synthetic://street?size=160x96&fps=25"
+    pipeline = on_two_gpus(a=live, b=live)
+    second = pipeline._inferences["cuda:1"].engine
+
+    def broken(frames: object) -> list[Result]:
+        raise MemoryError("the second GPU is full")
+
+    monkeypatch.setattr(second, "run", broken)
+    with pytest.raises(StageError, match="inference stopped: MemoryError: the second GPU is full"):
+        pipeline.run()
+    assert not serving("inference")
+
+
+def test_a_stop_ends_the_threads_of_all_gpus(on_two_gpus: Callable[..., Pipeline]) -> None:
+    live = "synthetic://street?size=160x96&fps=25"
+    pipeline = on_two_gpus(a=live, b=live)
+    met: list[list[str]] = []
+
+    def tick() -> None:
+        met.append(serving("inference"))
+        if all(metrics.snapshot()["published"] for metrics in pipeline.metrics.values()):
+            pipeline.stop()
+
+    pipeline.run(tick)
+    assert met[0] == ["streamseg-inference-cuda:0", "streamseg-inference-cuda:1"]
+    assert not serving("inference")

@@ -6,15 +6,16 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
+import av.container
 import av.error
 
 from streamseg.errors import SourceCorrupt, SourceNoVideo, SourceTimeout
 from streamseg.ingest.clock import CameraClock
 from streamseg.ingest.faults import translated
-from streamseg.ingest.nvdec import accelerator, on_gpu, picture_on_gpu
+from streamseg.ingest.nvdec import UNUSABLE, accelerator, on_gpu, picture_on_gpu
 from streamseg.ingest.pace import Pacer
 from streamseg.ingest.picture import AvPicture, Scaler
 from streamseg.source import Source
@@ -76,18 +77,27 @@ class AvCapture:
         self._camera_clock = camera_clock
         begin = time.monotonic()
         with translated(source, lambda: time.monotonic() - begin >= OPEN_TIMEOUT_S * 0.95):
-            self._container = av.open(
-                source.location,
-                format="v4l2" if source.kind == "v4l2" else None,
-                options=_options(source, transport),
-                timeout=None if source.kind == "file" else (OPEN_TIMEOUT_S, _read_timeout(source, stall_s)),
-                hwaccel=None if gpu is None else accelerator(gpu),
-            )
+            self._container = self._open(transport)
         try:
             self._prepare(threads)
         except BaseException:
             self._container.close()
             raise
+
+    def _open(self, transport: str) -> av.container.InputContainer:
+        source = self._source
+        how: dict[str, Any] = {
+            "format": "v4l2" if source.kind == "v4l2" else None,
+            "options": _options(source, transport),
+            "timeout": None if source.kind == "file" else (OPEN_TIMEOUT_S, _read_timeout(source, self._stall_s)),
+        }
+        if self._gpu is not None:
+            try:
+                return av.open(source.location, hwaccel=accelerator(self._gpu), **how)
+            except UNUSABLE as error:  # of the GPU, or of the source, which the second attempt shows
+                log.warning("%s: GPU %d does not decode (%s); the CPU does", source.shown, self._gpu, error)
+                self._gpu = None
+        return av.open(source.location, **how)
 
     def _prepare(self, threads: int) -> None:
         streams = self._container.streams.video

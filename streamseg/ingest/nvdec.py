@@ -21,6 +21,9 @@ from streamseg.types import U8, Picture, Planes, Roi
 if TYPE_CHECKING:
     from streamseg.nvidia.surface import Surface
 
+UNUSABLE = (av.error.ExternalError, av.error.MemoryError, av.error.PermissionError, av.error.UnknownError)
+"""What opening with an `accelerator` raises where the GPU cannot be used (a driver that is not there is EPERM)."""
+
 
 def accelerator(gpu: int) -> HWAccel:
     """What has FFmpeg decode on that GPU, in the CUDA context that torch uses too."""
