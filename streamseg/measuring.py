@@ -185,11 +185,14 @@ def bench_engine(
     engines: Annotated[
         list[str] | None, typer.Argument(help="Engines' names or folders [default: street-edge].")
     ] = None,
-    backend: Annotated[str, typer.Option(metavar="NAME,…", help="auto, openvino, onnxruntime, torch.")] = "auto",
-    precision: Annotated[str, typer.Option(metavar="NAME,…", help="auto, fp32, bf16, int8.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(metavar="NAME,…", help="auto, openvino, onnxruntime, torch, torch-cuda, tensorrt.")
+    ] = "auto",
+    precision: Annotated[str, typer.Option(metavar="NAME,…", help="auto, fp32, bf16, fp16, int8.")] = "auto",
     threads: Annotated[str, typer.Option(metavar="N,…", help="Inference threads.")] = "1",
     smoothing: Annotated[str | None, typer.Option(metavar="MODE,…", help="[default: off and the engine's own]")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="[default: the engine's own, at 16:9]")] = None,
+    batch: Annotated[str, typer.Option(metavar="N,…", help="Pictures at once, of backends that batch.")] = "1",
     runs: Annotated[int, typer.Option(min=1, help="Timed runs of each combination.")] = 200,
     plot: Annotated[Path | None, typer.Option(help="Draw mIoU against milliseconds to this picture.")] = None,
     published: Annotated[
@@ -200,12 +203,14 @@ def bench_engine(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Milliseconds a picture of every combination: the whole program, its network and its upsampling alone.
+    """Milliseconds of every combination: the whole program, its network and its upsampling alone.
 
-    The ways of smoothing take turns, and their cost is told in percent of the time without.
+    The ways of smoothing take turns, and their cost is told in percent of the time without. Of GPU backends also
+    without transfers, with batches overlapping, and beside the floor: what the device copies and multiplies at best.
 
     \b
         streamseg bench engine street-edge --precision fp32,bf16 --threads 1,2
+        streamseg bench engine street-edge --backend torch-cuda,tensorrt --batch 1,8,32 --smoothing off
         streamseg bench engine street-edge people-vehicles --smoothing off --threads 1,2 --plot engines.png --markdown
     """
     from streamseg.bench import engine as bench
@@ -222,6 +227,7 @@ def bench_engine(
         threads=tuple(_whole(threads, ",", "--threads")),
         smoothing=tuple(smoothing.split(",")) if smoothing else (),
         size=_size(size),
+        batches=tuple(_whole(batch, ",", "--batch")),
         runs=runs,
         published=tuple(published.split(",")) if published else (),
     )
@@ -232,8 +238,12 @@ def bench_engine(
         return print(json.dumps(report))
     if markdown:
         return print(told.markdown(report))
+    print(told.above(report))
     table(told.table(report))
-    return print(f"{runs} runs each, {report['cores']} cores")
+    if gpu := told.on_gpu(report):
+        print(told.above_gpu(report))
+        table(gpu)
+    return None
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -1,11 +1,11 @@
-"""`streamseg bench engine`: one picture through compiled programs, network and label upsampling told apart. One thread
-calls; the backend uses as many as it is given."""
+"""`streamseg bench engine`: pictures through compiled programs, network and label upsampling told apart; on a GPU also
+without transfers, and against what it could do at best. One thread calls; the backend uses as many as it is given."""
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -13,20 +13,24 @@ from typing import Any, get_args
 
 import cv2
 
-from streamseg.engine.backends import Precision, Program, State
+from streamseg.bench import machine
+from streamseg.bench.ceilings import Ceilings
+from streamseg.bench.percentiles import percentiles
+from streamseg.engine.backends import ON_GPU, Precision, Program, State
 from streamseg.engine.bundle import FLOAT, INT8, Bundle, find
 from streamseg.engine.complexity import counted
 from streamseg.engine.engine import Engine
-from streamseg.engine.machine import cpu
 from streamseg.engine.program import SmoothingMode
 from streamseg.errors import ConfigError, EngineError
 from streamseg.synthetic import Street
-from streamseg.types import U8
+from streamseg.types import U8, MakeLabels
 
 BLOCK = 10
 """Runs in a row of one way of smoothing before the next has its turn: a busy moment of the machine hits all alike."""
 PICTURES = 8
 FPS = 25.0
+AHEAD = 2
+"""Batches that may be under way at once; the backends allow no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +44,15 @@ class Plan:
     threads: tuple[int, ...] = (1,)
     smoothing: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
+    batches: tuple[int, ...] = (1,)
     runs: int = 200
     published: tuple[str, ...] = ()
     """Engines that are marked as published by others, beside those whose manifest says so."""
 
 
 def run(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
-    """{"cores", "cpu", "runs", "results": [one row a combination], "failed": {combination: why}}, times in ms.
+    """{"machine", "cores", "cpu", "runs", "results": [one row a combination], "failed": {combination: why}, "ceilings":
+    {precision: measured rates of the GPU}, "gpu": what was seen of it}, times in ms.
 
     Accuracies are those of the manifests, measured with the precision that `auto` picks; of int8, less what that was
     measured to lose. Raises ConfigError, and EngineError when nothing could be measured.
@@ -55,24 +61,28 @@ def run(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     _choices("--smoothing", plan.smoothing, get_args(SmoothingMode))
     results: list[dict[str, Any]] = []
     failed: dict[str, EngineError] = {}
+    facts, ceilings = machine.facts(), Ceilings()
     threads_before = cv2.getNumThreads()
+    chosen = product(plan.engines, plan.backends, plan.precisions, plan.threads, plan.batches)
     try:
-        for name, backend, precision, threads in product(plan.engines, plan.backends, plan.precisions, plan.threads):
-            combination = f"{name}, {backend}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
-            say(combination)
-            cv2.setNumThreads(threads)
-            try:
-                results += _compared(plan, name, backend, precision, threads)
-            except EngineError as error:
-                failed[combination] = error
-                say(f"    {error}")
+        with machine.watching() as gpu:
+            for name, backend, precision, threads, batch in chosen:
+                combination = f"{name}, {backend}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
+                combination += f", batches of {batch}" if batch > 1 else ""
+                say(combination)
+                cv2.setNumThreads(threads)
+                try:
+                    results += _compared(plan, name, backend, precision, threads, batch, ceilings)
+                except EngineError as error:
+                    failed[combination] = error
+                    say(f"    {error}")
     finally:
         cv2.setNumThreads(threads_before)
     if not results:
         raise next(iter(failed.values()))
     told = {combination: str(error) for combination, error in failed.items()}
-    head = {"cores": len(os.sched_getaffinity(0)), "cpu": cpu(), "runs": plan.runs}
-    return head | {"results": results, "failed": told}
+    head = {"machine": facts, "cores": facts["cores"], "cpu": facts["cpu"], "runs": plan.runs}
+    return head | {"results": results, "failed": told, "ceilings": ceilings.report(), "gpu": gpu.report()}
 
 
 def _choices(option: str, given: Sequence[str], known: Sequence[str]) -> None:
@@ -80,16 +90,22 @@ def _choices(option: str, given: Sequence[str], known: Sequence[str]) -> None:
         raise ConfigError(f"{option}: {unknown[0]!r} is none of {', '.join(known)}")
 
 
-def _compared(plan: Plan, name: str, backend: str, precision: Any, threads: int) -> list[dict[str, Any]]:
+def _compared(
+    plan: Plan, name: str, backend: str, precision: Any, threads: int, batch: int, ceilings: Ceilings
+) -> list[dict[str, Any]]:
     """One row for every way of smoothing, in turns; the cost of each against `off`."""
     bundle = find(name)
     modes: list[Any] = list(plan.smoothing or dict.fromkeys(["off", bundle.manifest.smoothing.mode]))
     common: dict[str, Any] = {"backend": backend, "precision": precision, "threads": threads, "size": plan.size}
+    common["max_batch"] = max(plan.batches)
     engines = {mode: Engine(bundle, smoothing=mode, **common) for mode in modes}
     size = engines[modes[0]].size_for(1920, 1080)
     street = Street(1, *size, FPS)
     pictures = [street.frame(index)[0] for index in range(PICTURES)]
-    lanes = {mode: Lane(engine.program(size)) for mode, engine in engines.items()}
+    lanes = {mode: Lane(engine.program(size), batch) for mode, engine in engines.items()}
+    if (largest := lanes[modes[0]].program.max_batch) < batch:
+        few = "one picture at a time" if largest == 1 else f"{largest} pictures at a time at most"
+        raise EngineError(f"{engines[modes[0]].backend} takes {few}; batches are for {' and '.join(ON_GPU)}")
     for lane in lanes.values():
         lane.run(pictures, PICTURES, warm=True)
     for _ in range(0, plan.runs, BLOCK):
@@ -102,7 +118,11 @@ def _compared(plan: Plan, name: str, backend: str, precision: Any, threads: int)
         head = {"name": bundle.path.name, "engine": engines[mode].identity, "backend": engines[mode].backend}
         head |= {"precision": engines[mode].precision}  # int8, where `auto` picks that
         head |= known | told_of(bundle, engines[mode].precision)
-        row = head | {"threads": threads, "size": "x".join(map(str, size)), "smoothing": mode} | lane.report()
+        row = head | {"threads": threads, "batch": batch, "size": "x".join(map(str, size)), "smoothing": mode}
+        row |= lane.report()
+        if engines[mode].backend in ON_GPU:
+            lane.run_ahead(pictures, plan.runs)
+            row |= ceilings.compared(lane, engines[mode].precision, bundle, size, plan.runs)
         if "off" in lanes and mode != "off":
             row |= lane.cost(lanes["off"])
         rows.append(row)
@@ -120,10 +140,13 @@ def told_of(bundle: Bundle, precision: str) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Lane:
-    """One compiled program, its state, and the milliseconds of every run: of the graph, and of making the labels."""
+    """One compiled program, its streams' states, and the milliseconds of every batch: of the graph, and of making the
+    labels. Both transfers are within, where there are any: u8 frames come from host memory, and labels go there."""
 
     program: Program
-    state: State = None
+    batch: int = 1
+    states: list[State] = field(default_factory=list)
+    ahead_frames_s: float | None = None
     graph: list[float] = field(default_factory=list)
     labels: list[float] = field(default_factory=list)
 
@@ -132,21 +155,39 @@ class Lane:
         return [graph + labels for graph, labels in zip(self.graph, self.labels, strict=True)]
 
     def run(self, pictures: Sequence[U8], runs: int, warm: bool = False) -> None:
-        if self.state is None:
-            self.state = self.program.new_state()
         for index in range(runs):
             begin = time.perf_counter_ns()
-            (make_labels,) = self.program.run([pictures[index % len(pictures)]], [self.state], [1 / FPS])
+            makers = self._run(pictures, index)
             ran = time.perf_counter_ns()
-            make_labels()
+            for make_labels in makers:
+                make_labels()
             made = time.perf_counter_ns()
             if not warm:
                 self.graph.append((ran - begin) / 1e6)
                 self.labels.append((made - ran) / 1e6)
 
+    def run_ahead(self, pictures: Sequence[U8], runs: int) -> None:
+        """As the pipeline does it: batches are under way while the labels of earlier ones are fetched."""
+        waiting: deque[list[MakeLabels]] = deque()
+        begin = time.perf_counter()
+        for index in range(runs):
+            waiting.append(self._run(pictures, index))
+            while len(waiting) > AHEAD or (waiting and index == runs - 1):
+                for make_labels in waiting.popleft():
+                    make_labels()
+        self.ahead_frames_s = runs * self.batch / (time.perf_counter() - begin)
+
+    def _run(self, pictures: Sequence[U8], index: int) -> list[MakeLabels]:
+        while len(self.states) < self.batch:
+            self.states.append(self.program.new_state())
+        frames = [pictures[(index + i) % len(pictures)] for i in range(self.batch)]
+        return self.program.run(frames, self.states, [1 / FPS] * self.batch)
+
     def report(self) -> dict[str, Any]:
-        """`labels_ms` is next to nothing where a backend makes labels inside the graph."""
-        return {
+        """Of a batch; `frames_s` of one batch after the other. `labels_ms` is next to nothing where a backend makes
+        labels inside the graph."""
+        return {f"{name}_ms": ms for name, ms in percentiles(self.total, 3).items()} | {
+            "frames_s": round(1000 * self.batch / statistics.median(self.total), 1),
             "median_ms": round(statistics.median(self.total), 3),
             "min_ms": round(min(self.total), 3),
             "graph_ms": round(statistics.median(self.graph), 3),

@@ -55,7 +55,7 @@ def points(report: dict[str, Any]) -> list[Point]:
     """Of each engine, backend and precision whose accuracy is known: the row with the fewest threads, without
     smoothing where that was measured (the accuracies are of single pictures)."""
     chosen: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for row in sorted(report["results"], key=lambda r: (r["threads"], r["smoothing"] != "off")):
+    for row in sorted(report["results"], key=lambda r: (r["batch"], r["threads"], r["smoothing"] != "off")):
         if row["miou"] is not None:
             chosen.setdefault((row["engine"], row["backend"], row["precision"]), row)
     backends = {row["backend"] for row in chosen.values()}
