@@ -6,62 +6,27 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import tiny_engine
 from clips import Clips
 from publishing import eventually
 from stills import frame
+from taking_over import Held, climb, rung, taken_over
 from tiny_engine import COLOURS, NAMES
 
 from streamseg.config import validated
-from streamseg.engine import backends
-from streamseg.engine.backends import BACKENDS, CompileOptions, Rung
 from streamseg.engine.bundle import Bundle, find
 from streamseg.engine.engine import Engine
 from streamseg.engine.tiling import Tiling, View
-from streamseg.errors import EngineError
 from streamseg.pipeline import Pipeline
 from streamseg.synthetic import Street
 from streamseg.types import U8
 
 STREET = Street(3, 480, 272, 25.0)
-
-
-@dataclass
-class Held:
-    """A preparation that lasts until the test lets it go; it ends early when it is told to stop."""
-
-    go: threading.Event = field(default_factory=threading.Event)
-    begun: threading.Event = field(default_factory=threading.Event)
-    fault: str = ""
-    prepared: list[tuple[int, int]] = field(default_factory=list)
-    stopped: bool = False
-
-    def ready(self, model: onnx.ModelProto, options: CompileOptions) -> bool:
-        return False
-
-    def prepare(self, model: onnx.ModelProto, options: CompileOptions, stop: threading.Event) -> None:
-        self.begun.set()
-        while not self.go.wait(0.01):
-            if stop.is_set():
-                self.stopped = True
-                raise EngineError("stopped")
-        if self.fault:
-            raise EngineError(self.fault)
-        self.prepared.append((options.width, options.height))
-
-
-def rung(name: str, slow: Held | None = None) -> Rung:
-    return Rung(name, BACKENDS[name][1], slow)
-
-
-Ladder = Callable[..., Held]
 
 
 @pytest.fixture
@@ -71,11 +36,6 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     climb(monkeypatch, rung("openvino", held), rung("onnxruntime"))
     yield held
     held.go.set()
-
-
-def climb(monkeypatch: pytest.MonkeyPatch, *rungs: Rung) -> None:
-    monkeypatch.setattr(backends, "ladder", lambda *_: list(rungs))
-    monkeypatch.setattr("streamseg.engine.engine.ladder", backends.ladder)
 
 
 @pytest.fixture
@@ -109,12 +69,6 @@ def plain(name: str, width: int = 160, height: int = 96) -> U8:
 def shown(engine: Engine, *args: object, **options: object) -> str:
     (label,) = np.unique(engine.run([frame(*args, **options)])[0].labels)  # type: ignore[arg-type]
     return NAMES[label]
-
-
-def taken_over(engine: Engine, held: Held, count: int = 1) -> None:
-    """Returns when so many successors wait for the next frame."""
-    held.go.set()
-    eventually(lambda: len(engine._succession._arrived) >= count, "the successor never arrived")
 
 
 def test_frames_are_served_at_once_by_what_is_ready(two: Held, engine_of: Callable[..., Engine], slow: Bundle) -> None:
