@@ -62,7 +62,8 @@ class Pipeline:
         self.metrics = {stream.name: StreamMetrics() for stream in config.streams}
         self.placement = place(list(self.metrics), config.engine.device, config.engine.backend, machine)
         engines = {device: engine_of(config, device=device) for device in self.placement.engines}
-        self.engine = next(iter(engines.values()))
+        self.engines = tuple(engines.values())
+        self.engine = self.engines[0]
         self.publisher = Publisher(
             config.publish,
             list(self.metrics),

@@ -124,14 +124,18 @@ class Watched:
         return bool(self._seen)
 
     def report(self) -> dict[str, Any]:
-        """The most memory, power and heat, the mean work, the least clock, every reason for being held back; over all
-        GPUs that did any work. {} where there are none."""
+        """The most memory, of all GPUs together; of those that did any work the most power and heat, the mean work, the
+        least clock, every reason for being held back. {} where there are none."""
         seen = [gpu for gpu in self._seen if gpu.busy_percent] or self._seen
         if not seen:
             return {}
+        memory: dict[int | None, float] = {}
+        for gpu in self._seen:
+            if gpu.memory_used_mb is not None:
+                memory[gpu.index] = max(memory.get(gpu.index, 0.0), gpu.memory_used_mb)
         busy = [gpu.busy_percent for gpu in seen if gpu.busy_percent is not None]
         return {
-            "memory_used_mb": _most([gpu.memory_used_mb for gpu in seen]),
+            "memory_used_mb": sum(memory.values()) if memory else None,
             "busy_percent": round(sum(busy) / len(busy), 1) if busy else None,
             "power_w": _most([gpu.power_w for gpu in seen]),
             "celsius": _most([gpu.celsius for gpu in seen]),

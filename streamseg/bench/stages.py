@@ -25,6 +25,7 @@ from streamseg.ingest.reader import ReadOptions
 from streamseg.ingest.scene import SceneWatch
 from streamseg.motion import MotionGate
 from streamseg.pipeline import engine_of
+from streamseg.placement import here, place
 from streamseg.publish.outlet import Outlet
 from streamseg.types import Frame, Result
 
@@ -48,7 +49,9 @@ def measure(config: Config, engine: Engine, frames: int) -> dict[str, Stage]:
     engine's input), engine, labels (where they are made apart), overlay, jpeg, label map (encoding), mask (of one
     class), publish. The first chunk warms up. Raises StreamsegError."""
     stream = config.streams[0]
-    source: Generator[Frame] = source_frames(stream.parsed, ReadOptions(decode_threads=1), stream.name)
+    where = place([stream.name], config.engine.device, config.engine.backend, here)
+    options = ReadOptions(decode_threads=1, gpu=where.decoder(stream.name))
+    source: Generator[Frame] = source_frames(stream.parsed, options, stream.name)
     stages = _Stages(config, engine)
     done = -CHUNK
     with closing(source), stages.connected():
@@ -118,7 +121,7 @@ class _Stages:
                 self._scene.look(small, frame.media_ns)
             with clock("gate"):
                 self._gate.reuse(replace(frame, thumbnail=small))
-        for frame in frames:
+        for frame in [frame for frame in frames if frame.picture.surface is None]:  # else the engine's kernel does it
             with clock("scale"):
                 plan.scale_ahead(frame.picture)
         results = []

@@ -62,8 +62,9 @@ def run(config: Config, seconds: float | None, *, warm_up_s: float = 1.0, topics
     until then decoders start, and every buffer is touched for the first time. Raises StreamsegError."""
     pipeline = Pipeline(config, give_up_unopened=True)
     size = input_size(config, pipeline.engine)
-    pipeline.engine.program(size)  # nothing is compiled while the clock runs
-    pipeline.engine.close()  # one backend from begin to end: no better one is built meanwhile
+    for each in pipeline.engines:
+        each.program(size)  # nothing is compiled while the clock runs
+        each.close()  # one backend from begin to end: no better one is built meanwhile
     window = _Window(pipeline, seconds, warm_up_s)
     with sink(pipeline.open(), tuple(topics)) as subscriber:
         pipeline.publisher.wait_for_subscriber(10)
@@ -78,6 +79,7 @@ def run(config: Config, seconds: float | None, *, warm_up_s: float = 1.0, topics
         raise next(iter(outcome.failed.values()))
     engine = pipeline.engine
     told = {"name": engine.identity, "backend": engine.backend, "precision": engine.precision, "size": list(size)}
+    told |= {"where": pipeline.placement.told}
     return _seen(messages, window, outcome, told)
 
 
@@ -96,7 +98,8 @@ def alone(config: Config, seconds: float, *, warm_up_s: float, topics: Sequence[
 
 def shown(engine: dict[str, Any]) -> str:
     """`Trial.engine` for people."""
-    return f"{engine['name']} on {engine['backend']}, {engine['precision']}, {'x'.join(map(str, engine['size']))}"
+    size = "x".join(map(str, engine["size"]))
+    return f"{engine['name']} on {engine['backend']}, {engine['precision']}, {size}; {engine['where']}"
 
 
 def input_size(config: Config, engine: Engine) -> tuple[int, int]:
