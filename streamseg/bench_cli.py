@@ -1,4 +1,4 @@
-"""The commands `bench streams` and `bench stages`; the others are in `measuring`. Nothing heavy is imported before."""
+"""The commands `bench streams`, `bench stages` and `bench clip`; the others are in `measuring`. Light to import."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from streamseg.commandline import Json, Overrides, table
+from streamseg.errors import ConfigError
 from streamseg.measuring import bench_app
 
 
@@ -103,3 +104,25 @@ def bench_stages(
     print(stages.text(report))
     table(stages.table(report))
     return print(f"sum of a frame's way: {report['sum_cpu_ms']:.2f} CPU ms")
+
+
+@bench_app.command("clip")
+def bench_clip(
+    out: Annotated[Path, typer.Argument(help="The file to write, such as street-1080p.mp4.")],
+    size: Annotated[str, typer.Option(metavar="WxH", help="Its pictures.")] = "1920x1080",
+    fps: Annotated[float, typer.Option(min=1, max=240)] = 25,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Drawing takes about 60 ms a picture of 1080p.")] = 20,
+) -> None:
+    """Write the synthetic street as a camera would send it (H.264, 4 Mbit/s at 1080p25), to measure with anywhere.
+
+    \b
+        streamseg bench clip street-1080p.mp4 && streamseg bench pipeline street-1080p.mp4 --baseline
+    """
+    from streamseg.bench import clip
+    from streamseg.synthetic import StreetSpec
+
+    spec = StreetSpec.from_url(f"synthetic://street?size={size}&fps={fps}")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out}: there is no folder {out.parent}")
+    clip.street(spec, out, seconds)
+    print(f"{out}: {spec.width}x{spec.height}, {fps:g} FPS, {seconds:g} s, {out.stat().st_size / 1e6:.1f} MB")

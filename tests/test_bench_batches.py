@@ -157,3 +157,63 @@ def test_the_tables_of_a_gpu_say_which_times_include_transfers() -> None:
         assert words in text
     assert "not held back" in told.above_gpu(report | {"gpu": report["gpu"] | {"held_back": []}})
     assert not math.isnan(line["frames/s"])
+
+
+# The hand-written loops
+
+
+def test_the_torch_loop_computes_what_the_engine_does() -> None:
+    from streamseg.bench.baseline import OnnxNetwork
+    from streamseg.bench.torch_network import TorchNetwork
+    from streamseg.synthetic import Street
+
+    edge, size = find("street-edge"), (480, 272)
+    bgr = np.ascontiguousarray(Street(1, 640, 360).picture(3)[..., ::-1])
+    torch_loop, onnx_loop = TorchNetwork(edge, size, "cpu"), OnnxNetwork(edge, size)
+    torch_loop.open()
+    onnx_loop.open()
+    labels = torch_loop.labels(bgr)
+    assert (labels.shape, labels.dtype) == ((272, 480), np.uint8)
+    assert (labels == onnx_loop.labels(bgr)).mean() > 0.98
+
+
+def test_the_torch_loop_says_which_engines_it_cannot_run(bundle: Bundle) -> None:
+    from streamseg.bench.torch_network import TorchNetwork
+
+    with pytest.raises(EngineError, match=r"weights\.pt"):
+        TorchNetwork(bundle, SIZE, "cpu").open()
+
+
+def test_a_pipeline_is_told_beside_the_hand_written_loop(
+    streamseg_cli: StreamsegCli, tiny_engine: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "street.mp4"
+    made = streamseg_cli("bench", "clip", out, "--size", "320x180", "--seconds", 2)
+    assert (made.code, "320x180, 25 FPS" in made.stdout) == (0, True), made
+    options = ["--engine", tiny_engine, "--rounds", 1, "--stage-frames", 8, "--baseline"]
+    done = streamseg_cli("bench", "pipeline", out, *options)
+    assert done.code == 0, done
+    assert "50 frames" in done.stdout
+    assert "hand-written loop, ONNX Runtime fp32" in done.stdout
+    refused = streamseg_cli("bench", "pipeline", "synthetic://street?frames=20", *options)
+    assert (refused.code, "bench clip" in refused.stderr) == (2, True)
+    nowhere = streamseg_cli("bench", "clip", tmp_path / "nowhere" / "street.mp4")
+    assert (nowhere.code, "no folder" in nowhere.stderr) == (2, True)
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_measured_with_and_without_transfers_and_beside_its_floor(streamseg_cli: StreamsegCli) -> None:
+    options = ["--backend", "torch-cuda", "--smoothing", "off", "--batch", "1,8", "--runs", 50]
+    done = streamseg_cli("bench", "engine", "street-edge", *options, "--json", timeout=110)
+    assert done.code == 0, done
+    report = json.loads(done.stdout)
+    assert [row["batch"] for row in report["results"]] == [1, 8]
+    for row in report["results"]:
+        assert 0 < row["floor_ms"] < row["work_p50_ms"] <= row["p50_ms"]
+        assert row["ahead_frames_s"] > 0
+    assert report["ceilings"]["fp16"]["copy_bytes_s"] > 1e10
+    assert report["machine"]["gpus"]
+    assert report["gpu"]["memory_used_mb"] > 0

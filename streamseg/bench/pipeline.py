@@ -5,15 +5,18 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import cv2
 
 from streamseg.bench import machine, trial
-from streamseg.bench.baseline import Baseline
+from streamseg.bench.baseline import Baseline, Network, OnnxNetwork
 from streamseg.bench.stages import APART, bound_ms, measure
 from streamseg.bench.subscriber import sink
 from streamseg.config import Config, StreamConfig, validated
+from streamseg.engine.bundle import find
+from streamseg.engine.machine import gpus
 from streamseg.errors import ConfigError, EngineError
 from streamseg.pipeline import engine_of
 
@@ -44,16 +47,18 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
     config = config.model_copy(update={"streams": tuple(map(_every_frame, config.streams))})
     stages = measure(config, engine_of(config), plan.stage_frames)
     cores = told["cores"]
-    runs, loops = [], []
-    gpus: list[dict[str, Any]] = []
+    networks = _networks(config) if plan.baseline else []
+    runs: list[dict[str, Any]] = []
+    loops: dict[str, list[float]] = {}
+    watched: list[dict[str, Any]] = []
     for number in range(plan.rounds):
         say(f"round {number + 1} of {plan.rounds}: the pipeline")
         with machine.watching() as gpu:
             runs.append(_pipeline(config, plan.seconds if plan.paced else None))
-        gpus.append(gpu.report())
-        if plan.baseline:
-            say(f"round {number + 1} of {plan.rounds}: the hand-written loop")
-            loops.append(_baseline(config))
+        watched.append(gpu.report())
+        for network in networks:
+            say(f"round {number + 1} of {plan.rounds}: the hand-written loop, {network.name}")
+            loops.setdefault(network.name, []).append(_baseline(config, network))
     best = sorted(runs, key=lambda r: r["fps"])[len(runs) // 2]
     bound = 1000 * cores / bound_ms(stages)
     report: dict[str, Any] = {
@@ -73,14 +78,15 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
         "latency_ms": best["latency_ms"],
         "dropped": best["dropped"],
         "engine": best["engine"],
-        "gpu": gpus[runs.index(best)],
+        "gpu": watched[runs.index(best)],
         "decode": True,
         "overlay": True,
         "jpeg": True,
     }
-    if loops:
-        baseline = statistics.median(loops)
-        report |= {"baseline_fps": baseline, "baseline_rounds": loops, "ratio": round(best["fps"] / baseline, 2)}
+    report["baselines"] = {
+        name: {"fps": (fps := statistics.median(each)), "rounds": each, "ratio": round(best["fps"] / fps, 2)}
+        for name, each in loops.items()
+    }
     return report
 
 
@@ -120,13 +126,27 @@ def _pipeline(config: Config, seconds: float | None) -> dict[str, Any]:
     }
 
 
-def _baseline(config: Config) -> float:
-    """FPS of the hand-written loop on the first source's file."""
-    source = config.streams[0].parsed
-    engine = engine_of(config)
+def _networks(config: Config) -> list[Network]:
+    """What the hand-written loops run: ONNX Runtime, and torch where it has a GPU. Raises ConfigError for none."""
+    source, engine = config.streams[0].parsed, engine_of(config)
     if source.kind != "file":
-        raise ConfigError("--baseline: the hand-written loop reads files only")
-    loop = Baseline(engine.bundle, source.location, trial.input_size(config, engine), config.publish.jpeg_quality)
+        raise ConfigError("--baseline: the hand-written loop reads files only; `streamseg bench clip` makes one")
+    size = trial.input_size(config, engine)
+    found: list[Network] = [OnnxNetwork(engine.bundle, size)] if find_spec("onnxruntime") else []
+    if gpus() and find_spec("torch"):
+        from streamseg.bench.torch_network import TorchNetwork, usable
+
+        if usable() and (engine.bundle.path / "weights.pt").is_file():
+            found.append(TorchNetwork(engine.bundle, size))
+    if not found:
+        raise ConfigError("--baseline: the hand-written loop needs onnxruntime; pip install 'streamseg[onnxruntime]'")
+    return found
+
+
+def _baseline(config: Config, network: Network) -> float:
+    """FPS of a hand-written loop on the first source's file."""
+    bundle, location = find(config.engine.name), config.streams[0].parsed.location
+    loop = Baseline(bundle, location, network, config.publish.jpeg_quality)
     cv2.setNumThreads(-1)  # its own defaults, as a first version would run
     try:
         with sink(loop.open()) as subscriber:
@@ -161,9 +181,9 @@ def text(report: dict[str, Any]) -> str:
         f"           {report['cpu_ms_per_frame']:.2f} CPU ms a frame; rounds {report['fps_rounds']} FPS",
         f"latency, capture to message (ms)   {latency}",
     ]
-    if "ratio" in report:
+    for name, loop in report["baselines"].items():
         lines.append(
-            f"hand-written loop   {report['baseline_fps']:.1f} FPS (rounds {report['baseline_rounds']}):"
-            f" the pipeline is {report['ratio']:.2f}x as fast"
+            f"hand-written loop, {name}   {loop['fps']:.1f} FPS (rounds {loop['rounds']}):"
+            f" the pipeline is {loop['ratio']:.2f}x as fast"
         )
     return "\n".join(lines)
