@@ -1,11 +1,12 @@
-# streamseg on the CPU.   docker build -t streamseg .
+# streamseg on the CPU:            docker build -t streamseg .
+# on an NVIDIA GPU (CUDA 12):      docker build -t streamseg:gpu --target gpu .      (deploy/compose.gpu.yaml runs it)
 #
 #   docker run --rm -p 127.0.0.1:5555:5555 streamseg run synthetic://street --bind tcp://0.0.0.0:5555 --set publish.insecure=true
 #
 # Inside a container loopback reaches nobody, so the daemon must bind beyond it: keep the port on the host's loopback
 # as above, or use CURVE (deploy/compose.yaml).
 
-FROM debian:bookworm-slim AS build
+FROM debian:bookworm-slim AS wheel
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3-venv \
     && rm -rf /var/lib/apt/lists/*
@@ -14,17 +15,25 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY engines engines
 COPY streamseg streamseg
-RUN /opt/streamseg/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
-    && /opt/streamseg/bin/pip install --no-cache-dir "$(ls /wheels/*.whl)[zstd]" \
+RUN /opt/streamseg/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+
+FROM wheel AS build
+RUN /opt/streamseg/bin/pip install --no-cache-dir "$(ls /wheels/*.whl)[zstd]" \
     && /opt/streamseg/bin/pip uninstall --yes pip setuptools
 
-FROM debian:bookworm-slim
+# The CUDA libraries come with torch and TensorRT; the driver's, with those that decode, come from the host's container
+# toolkit. So no CUDA base image is needed.
+FROM wheel AS build-gpu
+RUN /opt/streamseg/bin/pip install --no-cache-dir --extra-index-url https://pypi.nvidia.com \
+        "$(ls /wheels/*.whl)[tensorrt,zstd]" \
+    && /opt/streamseg/bin/pip uninstall --yes pip
+
+FROM debian:bookworm-slim AS runtime
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates python3 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --shell /usr/sbin/nologin --groups video --home-dir /var/lib/streamseg --create-home streamseg \
     && install --directory --owner streamseg /var/cache/streamseg
-COPY --from=build /opt/streamseg /opt/streamseg
 # Compiled engine plans go to /var/cache/streamseg; a volume there saves the compiling at every start.
 ENV PATH=/opt/streamseg/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -39,3 +48,17 @@ HEALTHCHECK --interval=30s --timeout=10s --start-period=30s \
     CMD streamseg subscribe "$STREAMSEG_HEALTH_ENDPOINT" --kind heartbeat --count 1 --timeout 5 >/dev/null
 ENTRYPOINT ["streamseg"]
 CMD ["--help"]
+
+FROM runtime AS gpu
+# Triton compiles its kernels with a C compiler at first use.
+USER root
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev python3-dev \
+    && rm -rf /var/lib/apt/lists/*
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
+COPY --from=build-gpu /opt/streamseg /opt/streamseg
+USER streamseg
+
+FROM runtime
+COPY --from=build /opt/streamseg /opt/streamseg
