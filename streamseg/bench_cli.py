@@ -11,7 +11,7 @@ import typer
 
 from streamseg.commandline import Json, Overrides, table
 from streamseg.errors import ConfigError
-from streamseg.measuring import bench_app
+from streamseg.measuring import bench_app, size_of
 
 
 @bench_app.command("streams")
@@ -126,3 +126,28 @@ def bench_clip(
         raise ConfigError(f"{out}: there is no folder {out.parent}")
     clip.street(spec, out, seconds)
     print(f"{out}: {spec.width}x{spec.height}, {fps:g} FPS, {seconds:g} s, {out.stat().st_size / 1e6:.1f} MB")
+
+
+@bench_app.command("network")
+def bench_network(
+    architecture: Annotated[str, typer.Argument(help="Such as bisenetv2, ddrnet23-slim, unet; see streamseg/models.")],
+    out: Annotated[Path, typer.Argument(help="The folder of the engine to write.")],
+    size: Annotated[str, typer.Option(metavar="WxH", help="What pictures are analysed at.")] = "1024x512",
+    classes: Annotated[int, typer.Option(min=2, max=255)] = 19,
+) -> None:
+    """Write an engine with untrained weights: how fast an architecture is does not hang on what it has learned.
+
+    \b
+        streamseg bench network bisenetv2 bisenetv2 && streamseg bench engine ./bisenetv2 --size 1024x512
+    """
+    chosen = size_of(size)
+    try:
+        from streamseg.bench.torch_untrained import write_engine
+
+        bundle = write_engine(architecture, out, classes, chosen)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"this needs {error.name}; pip install 'streamseg[train]'") from None
+    manifest = bundle.manifest
+    counted = f"{(manifest.parameters or 0) / 1e6:.2f} M parameters"
+    counted += "" if manifest.gmac is None else f", {manifest.gmac:.2f} GMAC at {size}"
+    print(f"{bundle.identity} written to {out}: {counted}")

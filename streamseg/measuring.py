@@ -226,7 +226,7 @@ def bench_engine(
         precisions=tuple(precision.split(",")),
         threads=tuple(_whole(threads, ",", "--threads")),
         smoothing=tuple(smoothing.split(",")) if smoothing else (),
-        size=_size(size),
+        size=size_of(size) if size else None,
         batches=tuple(_whole(batch, ",", "--batch")),
         runs=runs,
         published=tuple(published.split(",")) if published else (),
@@ -246,9 +246,8 @@ def bench_engine(
     return None
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
+def size_of(text: str) -> tuple[int, int]:
+    """The (width, height) that `--size` gives. Raises ConfigError."""
     width, height = [*_whole(text, "x", "--size"), 0][:2]
     if width < 32 or height < 32:
         raise ConfigError(f"--size: {text!r} is no WIDTHxHEIGHT of 32 or more, such as 480x272")

@@ -217,3 +217,18 @@ def test_a_gpu_is_measured_with_and_without_transfers_and_beside_its_floor(strea
     assert report["ceilings"]["fp16"]["copy_bytes_s"] > 1e10
     assert report["machine"]["gpus"]
     assert report["gpu"]["memory_used_mb"] > 0
+
+
+def test_an_untrained_engine_is_written_to_measure_an_architecture(streamseg_cli: StreamsegCli, tmp_path: Path) -> None:
+    out = tmp_path / "fast"
+    done = streamseg_cli("bench", "network", "fast-scnn", out, "--size", "128x64", "--classes", 5)
+    assert done.code == 0, done
+    assert "GMAC at 128x64" in done.stdout
+    made = find(str(out))
+    assert (len(made.classes), made.manifest.input.width) == (5, 128)
+    measured = streamseg_cli("bench", "engine", out, "--size", "128x64", "--runs", 2, "--smoothing", "off", "--json")
+    assert json.loads(measured.stdout)["results"][0]["size"] == "128x64"
+    again = streamseg_cli("bench", "network", "fast-scnn", out)
+    assert (again.code, "already" in again.stderr) == (2, True)
+    unknown = streamseg_cli("bench", "network", "fastest", tmp_path / "other")
+    assert (unknown.code, "fast-scnn" in unknown.stderr) == (2, True)

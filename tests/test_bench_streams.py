@@ -95,7 +95,8 @@ def test_no_rate_is_told_of_a_step_that_dropped_frames() -> None:
     ("cores", "machine", "busiest", "gpu", "what"),
     [
         (1.9, 1.0, 0.7, None, "CPU, most by engine"),
-        (0.9, 0.97, 0.7, None, "CPU, most by engine"),
+        (1.0, 0.97, 0.7, None, "CPU, most by engine"),
+        (0.4, 0.97, 0.7, None, "CPU, most by other processes"),
         (1.4, 0.7, 0.97, None, "the engine thread"),
         (1.4, 0.7, 0.97, 99.0, "GPU"),
         (0.5, 0.3, 0.4, 20.0, "none; busiest engine"),

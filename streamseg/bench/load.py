@@ -90,8 +90,9 @@ def limit(load: Load, cores: int, gpu_percent: float | None = None) -> str:
     if not stages:
         return "not known"
     most = max(stages, key=lambda stage: stages[stage])
-    if load.cores >= BUSY * cores or (load.machine or 0) >= BUSY + 0.05:
-        return f"CPU, most by {most}"
+    machine = (load.machine or 0) * cores
+    if load.cores >= BUSY * cores or machine >= (BUSY + 0.05) * cores:
+        return f"CPU, most by {'other processes' if machine > 2 * load.cores else most}"
     thread = max(busiest, key=lambda stage: busiest[stage])
     if busiest[thread] >= BUSY:
         return f"the {thread} thread"

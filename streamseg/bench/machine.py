@@ -73,8 +73,9 @@ def facts() -> dict[str, Any]:
 def text(told: dict[str, Any]) -> str:
     """`facts` for people."""
     versions = ", ".join(f"{name} {number}" for name, number in told["versions"].items())
+    busy = " (BUSY with something else)" if told["load"] > told["cores"] / 2 else ""
     lines = [
-        f"{told['cpu']}, {told['cores']} cores, load {told['load']:.1f} at the start, {told['os']}",
+        f"{told['cpu']}, {told['cores']} cores, load {told['load']:.1f} at the start{busy}, {told['os']}",
         f"{told['date']}; {versions}",
     ]
     for gpu in told["gpus"]:
