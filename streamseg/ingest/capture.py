@@ -243,6 +243,7 @@ class StreetCapture:
         self.details = f"{spec.width}x{spec.height} synthetic {spec.fps:g} fps"
 
     def __iter__(self) -> Iterator[Captured]:
+        self._street.picture(0)  # draws what stands still, which takes a second or two: before the clock starts
         begin = time.monotonic()
         index = 0
         while self._spec.frames is None or index < self._spec.frames:
