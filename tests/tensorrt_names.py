@@ -59,6 +59,8 @@ IExecutionContext infer/Core/ExecutionContext.html
   set_aux_streams set_debug_listener set_device_memory set_input_consumed_event set_input_shape
   set_optimization_profile_async set_output_allocator set_tensor_address set_tensor_debug_state temporary_allocator
   unfused_tensors_debug_state update_device_memory_size_for_shapes
+ExecutionContextAllocationStrategy infer/Core/ExecutionContext.html
+  ON_PROFILE_CHANGE STATIC USER_MANAGED name value
 ITimingCache infer/Core/TimingCache.html
   combine query queryKeys reset serialize update
 ILogger infer/Core/Logger.html
@@ -76,9 +78,9 @@ NetworkDefinitionCreationFlag infer/Core/Builder.html
 TensorIOMode infer/Core/Engine.html
   INPUT NONE OUTPUT name value
 tensorrt index.html
-  Builder BuilderFlag IBuilderConfig ICudaEngine IExecutionContext ILogger INetworkDefinition IOptimizationProfile
-  IProgressMonitor ITimingCache MemoryPoolType NetworkDefinitionCreationFlag OnnxParser ParserError Runtime
-  TensorIOMode __version__
+  Builder BuilderFlag ExecutionContextAllocationStrategy IBuilderConfig ICudaEngine IExecutionContext ILogger
+  INetworkDefinition IOptimizationProfile IProgressMonitor ITimingCache MemoryPoolType NetworkDefinitionCreationFlag
+  OnnxParser ParserError Runtime TensorIOMode __version__
 """
 
 

@@ -84,19 +84,23 @@ class TensorRt:
 
 
 class _Loaded:
-    """A plan on the GPU; the `Core` of a `BatchedProgram`. A context a bucket, as each has its shapes and addresses."""
+    """A plan on the GPU; the `Core` of a `BatchedProgram`. A context a bucket, as each has its shapes and addresses;
+    they never run at once, and share the memory for what lies between the layers."""
 
     def __init__(self, runtime: trt.Runtime, engine: trt.ICudaEngine, index: int) -> None:
         self._runtime = runtime  # must outlive the engine
         self._engine = engine
         self._index = index
+        between = max(1, engine.device_memory_size_v2)  # of the largest profile
+        self._memory = torch.empty(between, dtype=torch.uint8, device=torch.device("cuda", index))
 
     def bind(
         self, frames: torch.Tensor, state: torch.Tensor | None = None, elapsed_s: torch.Tensor | None = None
     ) -> Bound:
         with torch.cuda.device(self._index):
-            context = self._engine.create_execution_context()
+            context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         _must(context is not None, "make a context")
+        context.set_device_memory(self._memory.data_ptr(), self._memory.numel())
         profile = min(len(frames), 2) - 1 if self._engine.num_optimization_profiles > 1 else 0
         _must(context.set_optimization_profile_async(profile, self._stream()), "choose a profile")
         inputs = {"frames": frames, "state": state, "elapsed_s": elapsed_s}

@@ -67,6 +67,15 @@ def conv(x: Any, w: Any, b: Any = None, *, strides: Any = (1, 1), pads: Any = (0
     return F.conv2d(x, w, b, tuple(strides), padding, tuple(dilations), group)
 
 
+def conv_transpose(x: Any, w: Any, b: Any = None, *, strides: Any = (1, 1), pads: Any = (0, 0, 0, 0),
+                   dilations: Any = (1, 1), group: int = 1, kernel_shape: Any = None, auto_pad: str = "NOTSET",
+                   output_padding: Any = (0, 0), output_shape: Any = None) -> Any:  # fmt: skip
+    top, left, bottom, right = pads
+    _only("ConvTranspose", auto_pad=(auto_pad, ("NOTSET",)), output_shape=(output_shape, (None,)))
+    _only("ConvTranspose", pads=((top, left), ((bottom, right),)))
+    return F.conv_transpose2d(x, w, b, tuple(strides), (top, left), tuple(output_padding), group, tuple(dilations))
+
+
 def max_pool(x: Any, *, kernel_shape: Any, strides: Any = (1, 1), pads: Any = (0, 0, 0, 0), dilations: Any = (1, 1),
              ceil_mode: int = 0, auto_pad: str = "NOTSET", storage_order: int = 0) -> Any:  # fmt: skip
     _only("MaxPool", auto_pad=(auto_pad, ("NOTSET", "VALID")))
@@ -177,18 +186,25 @@ def batch_norm(x: Any, scale: Any, bias: Any, mean: Any, variance: Any, *, epsil
 
 OPERATORS: dict[str, Operator] = {
     "Abs": torch.abs,
-    "And": torch.logical_and,
-    "GreaterOrEqual": torch.ge,
+    "And": _either(np.logical_and, torch.logical_and),
+    "GreaterOrEqual": _either(np.greater_equal, torch.ge),
+    "Greater": _either(np.greater, torch.gt),
+    "LessOrEqual": _either(np.less_equal, torch.le),
+    "MatMul": torch.matmul,
+    "Not": _either(np.logical_not, torch.logical_not),
+    "Or": _either(np.logical_or, torch.logical_or),
+    "Range": np.arange,
     "ReduceSum": reduce_("sum"),
     "Add": _either(np.add, torch.add),
     "ArgMax": lambda x, *, axis=0, keepdims=1, select_last_index=0: x.argmax(axis, keepdim=bool(keepdims)),
     "AveragePool": average_pool,
     "BatchNormalization": batch_norm,
     "Cast": cast,
-    "Clip": lambda x, low=None, high=None: torch.clamp(x, low, high),
+    "Clip": _either(np.clip, torch.clamp),
     "Concat": lambda *v, axis: np.concatenate(v, axis) if all(map(host, v)) else torch.cat(v, axis),
     "ConstantOfShape": constant_of_shape,
     "Conv": conv,
+    "ConvTranspose": conv_transpose,
     "DepthToSpace": depth_to_space,
     "Div": _either(lambda a, b: a // b, torch.div),
     "Equal": _either(np.equal, torch.eq),
@@ -200,10 +216,10 @@ OPERATORS: dict[str, Operator] = {
     "HardSwish": F.hardswish,
     "Identity": lambda x: x,
     "LeakyRelu": lambda x, *, alpha=0.01: F.leaky_relu(x, alpha),
-    "Less": torch.lt,
-    "Max": torch.maximum,
+    "Less": _either(np.less, torch.lt),
+    "Max": _either(np.maximum, torch.maximum),
     "MaxPool": max_pool,
-    "Min": torch.minimum,
+    "Min": _either(np.minimum, torch.minimum),
     "Mul": _either(np.multiply, torch.mul),
     "PRelu": lambda x, slope: torch.where(x < 0, x * slope, x),
     "Pad": pad,

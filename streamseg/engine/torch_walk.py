@@ -23,6 +23,8 @@ Answer = tuple[torch.Tensor, torch.Tensor | None]
 Bound = Callable[[], Answer]
 ON_DEVICE = frozenset({"Add", "Div", "Equal", "Gather", "GreaterOrEqual", "Less", "Max", "Min", "Mul", "Sub", "Where"})
 """What takes tensors of numbers, where others take sizes: beside one on the device, integers must be there too."""
+ON_HOST = {"Resize": (1, 2), "Pad": (2,)}
+"""Inputs that torch's functions want as numbers: reading them from the device would wait for it, in every run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,10 @@ class Walk:
             values: dict[str, Any] = {**fixed, **inputs}
             for step in steps:
                 results = step.call(*(values[name] for name in step.inputs), **step.attributes)
-                if len(step.outputs) == 1:
-                    values[step.outputs[0]] = results
-                else:
+                if isinstance(results, tuple):  # Split, even into one part
                     values.update(zip(step.outputs, results, strict=True))
+                else:
+                    values[step.outputs[0]] = results
                 for name in step.done_with:
                     del values[name]
             return values["scores"].float(), values.get("state_next")
@@ -82,7 +84,7 @@ class Walk:
             moves = node.op_type != "Shape" and not all(name in fixed for name in node.input)
             names = tuple(self._beside(node, values, fixed) if moves else node.input)
             results = call(*(values[name] for name in names), **attributes)
-            results = results if len(node.output) > 1 else [results]
+            results = results if isinstance(results, tuple) else (results,)
             values.update(zip(node.output, map(self._placed, results), strict=True))
             if moves:
                 moving.append(_Step(call, names, tuple(node.output), attributes, ()))
@@ -98,14 +100,17 @@ class Walk:
         return {name: values[name] for name in fixed & used}, steps
 
     def _beside(self, node: onnx.NodeProto, values: dict[str, Any], fixed: set[str]) -> list[str]:
-        """The names of a node's inputs, with those integers brought to the device that it takes from there."""
+        """The names of a node's inputs, with those that are fixed brought to where it takes them from."""
         names = list(node.input)
-        if node.op_type in ON_DEVICE:
-            for position, name in enumerate(names):
-                if host(values[name]) and np.ndim(values[name]):
-                    names[position] = f"{name} on the device"
-                    values[names[position]] = torch.as_tensor(values[name]).to(self._device)
-                    fixed.add(names[position])
+        for position, name in enumerate(node.input):
+            value = values[name]
+            if node.op_type in ON_DEVICE and host(value) and np.ndim(value):
+                names[position] = f"{name} on the device"
+                values[names[position]] = torch.as_tensor(value).to(self._device)
+            elif position in ON_HOST.get(node.op_type, ()) and name in fixed and isinstance(value, torch.Tensor):
+                names[position] = f"{name} on the host"
+                values[names[position]] = value.cpu().numpy()
+        fixed |= set(names) - set(node.input)
         return names
 
     def _operator(self, node: onnx.NodeProto) -> tuple[Callable[..., Any], dict[str, Any]]:

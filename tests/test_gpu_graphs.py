@@ -1,0 +1,107 @@
+"""Architectures as a GPU would run them, as far as a CPU can tell: in fp16 they are typed through and through,
+TensorRT knows all its operators, and what torch would capture in a CUDA graph does nothing on the host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from streamseg import models
+from streamseg.engine import program
+from streamseg.engine.half import in_half
+from streamseg.engine.program import ProgramSpec, state_shape, up_to_scores
+from streamseg.engine.tensorrt_graph import for_tensorrt, takes_batches
+from streamseg.engine.torch_walk import Walk
+from streamseg.training.export import export_network
+
+WIDTH, HEIGHT = 96, 64
+NAMES = ("street", "bisenetv2", "unet", "fast-scnn", "espnetv2")
+"""Between them, they have every operator of the others."""
+
+KNOWN = """
+    Abs Add And ArgMax AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose
+    DepthToSpace DequantizeLinear Div Equal Exp Expand Gather GlobalAveragePool GreaterOrEqual HardSigmoid HardSwish
+    Identity LeakyRelu Less Max MaxPool Min MatMul Mul PRelu Pad QuantizeLinear Range ReduceMax ReduceMean ReduceSum
+    Relu Reshape Resize Shape Sigmoid Slice Softmax Split Squeeze Sub Transpose Unsqueeze Where
+"""
+"""What TensorRT's parser takes, of what our programs are made of: github.com/onnx/onnx-tensorrt, docs/operators.md."""
+
+WAITS = {"_local_scalar_dense", "lift_fresh", "lift_fresh_copy", "nonzero", "masked_select", "_unique2"}
+"""What reads a value from the device, makes a tensor from host memory, or has a shape that depends on values."""
+
+
+class Recorded(TorchDispatchMode):
+    """Every operator that torch is told to run within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    """The program of an architecture with five classes, its weights as they are before training."""
+    torch.manual_seed(0)
+    file: Path = tmp_path_factory.mktemp("networks") / "network.onnx"
+    export_network(models.build(request.param, 5), file)
+    return program.build(onnx.load(file), ProgramSpec((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "adaptive", 0.5, (1,)))
+
+
+def inputs(model: onnx.ModelProto, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    frames = np.random.default_rng(0).integers(0, 256, (batch, HEIGHT, WIDTH, 3), np.uint8)
+    state = torch.zeros(batch, *(state_shape(model, WIDTH, HEIGHT) or ()))
+    return torch.from_numpy(frames), state, torch.full((batch,), -1.0)
+
+
+def test_a_graph_holds_no_work_of_the_host(whole: onnx.ModelProto) -> None:
+    given = inputs(whole, 2)
+    with torch.inference_mode():
+        call = Walk(up_to_scores(in_half(whole)), torch.device("cpu")).bind(*given)
+        with Recorded() as recorded:
+            scores, after = call()
+    assert not WAITS & set(recorded.names)
+    assert after is not None
+    assert scores.dtype == after.dtype == torch.float32
+    assert torch.isfinite(scores).all()
+
+
+def test_what_is_settled_beforehand_changes_no_answer(whole: onnx.ModelProto) -> None:
+    """The same tensors with other contents, and other batches: as ONNX Runtime computes the program."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    graph = up_to_scores(whole)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    walk = Walk(graph, torch.device("cpu"))
+    for batch in (1, 2):
+        frames, state, elapsed_s = inputs(whole, batch)
+        with torch.inference_mode():
+            call = walk.bind(torch.zeros_like(frames).copy_(frames), state, elapsed_s)
+            frames.copy_(frames.flip(2))
+            call = walk.bind(frames, state, elapsed_s)
+            frames.copy_(frames.flip(1))
+            scores, _ = call()
+        given = {"frames": frames.numpy(), "state": state.numpy(), "elapsed_s": elapsed_s.numpy()}
+        (expected,) = session.run(["scores"], given)
+        np.testing.assert_allclose(scores.numpy(), expected, atol=1e-3)
+
+
+def test_tensorrt_is_given_what_it_takes(whole: onnx.ModelProto) -> None:
+    graph = for_tensorrt(whole, "fp16", WIDTH, HEIGHT)
+    onnx.checker.check_model(graph, full_check=True)
+    assert {node.op_type for node in graph.graph.node} <= set(KNOWN.split())
+    assert takes_batches(graph)
+    convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
+    weights = {c.name: c.data_type for c in graph.graph.initializer}
+    assert {weights[node.input[1]] for node in convolutions if node.input[1] in weights} == {onnx.TensorProto.FLOAT16}
