@@ -124,6 +124,7 @@ class Pipeline:
                 tick()
         finally:
             self._wind_up()
+            gc.unfreeze()  # else libraries (Triton) take what is left at the process's end for leaked, and say so
         if self._crash:
             raise self._crash
         seconds = time.monotonic() - began

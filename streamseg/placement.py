@@ -85,12 +85,13 @@ def spread(streams: Sequence[str], gpus: Sequence[int]) -> dict[str, str]:
 
 
 def here() -> Machine:
-    """Takes a moment without a GPU, seconds with one (torch is imported then)."""
+    """Takes a moment without a GPU, seconds with one: torch is imported, and the kernel compiled and tried."""
     gpus = gpu_names()
     if not gpus:
         return Machine()
-    no_scaling = "" if find_spec("triton") else "Triton is not installed; pip install 'streamseg[cuda]'"
-    return Machine(gpus, _no_engine(), no_scaling, nvdec.missing(0))
+    if no_engine := _no_engine():
+        return Machine(gpus, no_engine)
+    return Machine(gpus, "", _no_scaling(), nvdec.missing(0))
 
 
 def _no_engine() -> str:
@@ -99,6 +100,14 @@ def _no_engine() -> str:
     from streamseg.engine.torch_device import no_cuda
 
     return no_cuda()
+
+
+def _no_scaling() -> str:
+    if find_spec("triton") is None:
+        return "Triton is not installed; pip install 'streamseg[cuda]'"
+    from streamseg.nvidia import nv12
+
+    return nv12.trial("cuda:0")
 
 
 def _usable(device: str, machine: Machine) -> list[int]:

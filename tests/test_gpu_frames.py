@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import cache
 
 import av
 import numpy as np
@@ -25,16 +26,17 @@ from streamseg.ingest.nvdec import GpuPicture, missing, picture_on_gpu  # noqa: 
 from streamseg.ingest.picture import AvPicture, Scaler  # noqa: E402
 from streamseg.nvidia import nv12  # noqa: E402
 from streamseg.synthetic import Street  # noqa: E402
-from streamseg.types import Frame, Picture, Roi  # noqa: E402
+from streamseg.types import U8, Frame, Picture, Roi  # noqa: E402
 
 WIDTH, HEIGHT = 320, 180
+SIZE = (256, 160)
 DEVICE = CudaDevice() if torch.cuda.is_available() else CpuDevice()
 
 
 @pytest.fixture(autouse=True)
 def _large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     if DEVICE.where.type == "cpu":
-        monkeypatch.setattr(nv12, "BLOCK", (64, 512))
+        monkeypatch.setattr(nv12, "BLOCK", (64, 128))
 
 
 @pytest.fixture
@@ -47,9 +49,14 @@ def batching(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(backends.BACKENDS, "torch", ("torch", compiled))
 
 
+@cache
+def street(index: int) -> U8:
+    return Street(3, WIDTH, HEIGHT, 25.0).picture(index)
+
+
 def decoded(index: int) -> av.VideoFrame:
     """A frame in NV12, as NVDEC gives it."""
-    picture = Street(3, WIDTH, HEIGHT, 25.0).picture(index)
+    picture = street(index)
     return av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="nv12", dst_colorspace="itu709")
 
 
@@ -91,7 +98,7 @@ def test_rgb_and_thumbnail_are_those_of_the_cpu_path(part: Roi | None) -> None:
 @pytest.mark.usefixtures("batching")
 def test_the_engine_takes_pictures_from_both_memories_in_one_batch_and_in_their_order() -> None:
     """street-edge on the synthetic street; swscale's levels are up to 2 off, so a few labels at edges differ."""
-    engine = Engine(find("street-edge"), backend="torch", precision="fp32", size=(480, 272), max_batch=4)
+    engine = Engine(find("street-edge"), backend="torch", precision="fp32", size=SIZE, max_batch=4)
     indices = (0, 60, 120)
     mixed = [resident(0), hosted(60), resident(120)]
     got = engine.run([frame(picture, f"a{at}") for at, picture in enumerate(mixed)])
@@ -104,7 +111,8 @@ def test_the_engine_takes_pictures_from_both_memories_in_one_batch_and_in_their_
 @pytest.mark.usefixtures("batching")
 def test_a_part_in_tiles_is_scaled_where_it_lies() -> None:
     view = View((0.1, 0.1, 0.8, 0.8), Tiling(2, 1))
-    engine = Engine(find("street-edge"), backend="torch", precision="fp32", views={"*": view}, max_batch=4)
+    common = {"precision": "fp32", "size": (128, 96), "views": {"*": view}, "max_batch": 4}
+    engine = Engine(find("street-edge"), backend="torch", **common)  # type: ignore[arg-type]
     picture = resident(0)
     plan = engine.plan("cam", picture)
     assert plan.tiled
@@ -115,11 +123,11 @@ def test_a_part_in_tiles_is_scaled_where_it_lies() -> None:
     assert np.array_equal(DEVICE.download(batch).wait().numpy(), np.stack(plan.cut(plan.rgb(picture))))
     mine, plain = (engine.run([frame(each, name)])[0] for name, each in (("a", picture), ("b", hosted(0))))
     assert mine.roi == plain.roi == plan.part
-    assert np.mean(mine.labels == plain.labels) > 0.985
+    assert np.mean(mine.labels == plain.labels) > 0.95  # tiny tiles, of which the network is less sure
 
 
 def test_an_engine_on_the_cpu_has_pictures_brought_over() -> None:
-    engine = Engine(find("street-edge"), backend="openvino", precision="fp32", size=(480, 272))
+    engine = Engine(find("street-edge"), backend="openvino", precision="fp32", size=SIZE)
     mine, plain = (engine.run([frame(each, name)])[0] for name, each in (("a", resident(0)), ("b", hosted(0))))
     assert np.mean(mine.labels == plain.labels) > 0.985
 

@@ -157,6 +157,14 @@ def test_its_thumbnail_is_that_of_the_cpu_to_a_level(height: int) -> None:
     assert np.abs(made.thumbnail().astype(int) - wanted).max() <= 1
 
 
+def test_the_kernel_can_be_tried_before_there_is_a_frame() -> None:
+    assert nv12.trial(DEVICE) == ""
+
+
+def test_a_kernel_that_cannot_run_is_told_in_words() -> None:
+    assert nv12.trial("meta").startswith("Triton cannot run a kernel: ")
+
+
 def decoded(width: int, height: int, colourspace: int) -> av.VideoFrame:
     """A frame in NV12, as NVDEC gives it, in host memory."""
     y, uv = pictures.scene(width, height)

@@ -14,7 +14,7 @@ def _share(place, centre, reach):
     return tl.minimum(tl.maximum(reach - tl.abs(place.to(tl.float32) + 0.5 - centre), 0.0), 1.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["width", "height"])  # compiled once, not anew for every size that 16 divides or not
 def nv12_to_rgb(entries, colours, out, width, height, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     entry = entries + tl.program_id(2) * 16
     y_plane = tl.load(entry).to(tl.pointer_type(tl.uint8))

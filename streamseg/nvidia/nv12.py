@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from streamseg.nvidia.kernels import nv12_to_rgb
-from streamseg.nvidia.surface import MATRICES, Resident
-from streamseg.types import U8
+from streamseg.nvidia.surface import MATRICES, Resident, Surface
+from streamseg.types import U8, Roi
 
 FIELDS = 16
 """Numbers that the kernel is told of each picture, see `table`."""
@@ -55,6 +55,19 @@ def rgb(picture: Resident) -> U8:
     out = torch.empty((1, height, width, 3), dtype=torch.uint8, device=picture.surface.device)
     launch(torch.tensor(table([picture], [0]), device=out.device), out)
     return np.asarray(out[0].cpu().numpy(), np.uint8)
+
+
+def trial(device: str) -> str:
+    """Why the kernel does not run on a device (Triton may want a C compiler, or cannot write to its cache); "" where it
+    does. It is compiled now, which would hold up the first frames else."""
+    try:
+        luma, chroma = ((16, 16), (8, 8, 2))
+        y, uv = (torch.full(shape, 128, dtype=torch.uint8, device=device) for shape in (luma, chroma))
+        made = rgb(Resident(Surface(y, uv, "bt709", full_range=True), Roi(0, 0, 16, 16), (8, 8)))
+    except Exception as error:  # of torch, Triton, the driver or the file system: all of it means the CPU
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return f"Triton cannot run a kernel: {lines[-1]}"
+    return "" if (made == 128).all() else "Triton's kernel gives wrong colours"
 
 
 @cache
