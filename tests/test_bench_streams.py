@@ -256,3 +256,13 @@ def test_a_file_that_ends_before_its_time_is_measured_as_far_as_it_goes(clip: Cl
     assert 2 < seen.frames < 30
     assert seen.load.seconds < 5
     assert seen.engine["backend"] == "openvino"
+
+
+def test_several_subscribers_share_the_cameras(clip: Clips, tiny_engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "PER_SUBSCRIBER", 1)
+    plan = streams.Plan("", str(tiny_engine), seconds=2, warm_up_s=0.3, kinds=("labels",))
+    feed = streams.Feed(str(clip("h264", frames=30, fps=5)), "a clip", 5, paced=True)
+    step = streams._step(plan, feed, 2)
+    assert step.trial is not None
+    assert step.trial.lost == 0
+    assert 12 <= step.trial.frames <= 22

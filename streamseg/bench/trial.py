@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ START_S = 60.0
 """Until every stream has given its first frame."""
 WANTED = {"fps", "shutdown"}
 """Reasons for dropping that are no fault: the analysis rate that was asked for, and the end of the run."""
+Subscribers = Sequence[Sequence[str]]
+"""The topics that each process subscribes to."""
 Message = list[Any]
 """[kind, stream, frame, seq, arrived_ns, latency_ns, bytes], as the sink reports them."""
 
@@ -57,7 +59,9 @@ class Trial:
         return {reason: count for reason, count in self.load.dropped.items() if reason not in WANTED}
 
 
-def run(config: Config, seconds: float | None, *, warm_up_s: float = 1.0, topics: Sequence[str] = TOPICS) -> Trial:
+def run(
+    config: Config, seconds: float | None, *, warm_up_s: float = 1.0, subscribers: Subscribers = (TOPICS,)
+) -> Trial:
     """`seconds` None: to the end of the files. Otherwise that long, once every stream runs and `warm_up_s` has passed:
     until then decoders start, and every buffer is touched for the first time. Raises StreamsegError."""
     pipeline = Pipeline(config, give_up_unopened=True)
@@ -66,7 +70,9 @@ def run(config: Config, seconds: float | None, *, warm_up_s: float = 1.0, topics
         each.program(size)  # nothing is compiled while the clock runs
         each.close()  # one backend from begin to end: no better one is built meanwhile
     window = _Window(pipeline, seconds, warm_up_s)
-    with sink(pipeline.open(), tuple(topics)) as subscriber:
+    endpoint = pipeline.open()
+    with ExitStack() as stack:
+        sinks = [stack.enter_context(sink(endpoint, tuple(topics))) for topics in subscribers]
         pipeline.publisher.wait_for_subscriber(10)
         window.begin()
         try:
@@ -74,7 +80,7 @@ def run(config: Config, seconds: float | None, *, warm_up_s: float = 1.0, topics
         finally:
             window.end()
             pipeline.close()
-        messages: list[Message] = subscriber.report()["messages"]
+        messages: list[Message] = [message for each in sinks for message in each.report()["messages"]]
     if outcome.failed:
         raise next(iter(outcome.failed.values()))
     engine = pipeline.engine
@@ -83,9 +89,10 @@ def run(config: Config, seconds: float | None, *, warm_up_s: float = 1.0, topics
     return _seen(messages, window, outcome, told)
 
 
-def alone(config: Config, seconds: float, *, warm_up_s: float, topics: Sequence[str] = TOPICS) -> Trial:
+def alone(config: Config, seconds: float, *, warm_up_s: float, subscribers: Subscribers = (TOPICS,)) -> Trial:
     """`run` in a fresh process, whose memory is that of this run alone. Raises EngineError, ConfigError."""
-    order = {"config": config.model_dump(mode="json"), "seconds": seconds, "warm_up_s": warm_up_s, "topics": topics}
+    order = {"seconds": seconds, "warm_up_s": warm_up_s, "subscribers": [list(topics) for topics in subscribers]}
+    order |= {"config": config.model_dump(mode="json")}
     command = [sys.executable, "-m", "streamseg.bench.trial"]
     done = subprocess.run(command, input=json.dumps(order), stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -201,7 +208,9 @@ def _main() -> None:
     cv2.setNumThreads(1)  # as in the daemon
     order = json.load(sys.stdin)
     try:
-        trial = run(validated(order["config"]), order["seconds"], warm_up_s=order["warm_up_s"], topics=order["topics"])
+        trial = run(
+            validated(order["config"]), order["seconds"], warm_up_s=order["warm_up_s"], subscribers=order["subscribers"]
+        )
     except StreamsegError as error:
         print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
     else:
