@@ -32,7 +32,7 @@ KNOWN = """
 """
 """What TensorRT's parser takes, of what our programs are made of: github.com/onnx/onnx-tensorrt, docs/operators.md."""
 
-WAITS = {"_local_scalar_dense", "lift_fresh", "lift_fresh_copy", "nonzero", "masked_select", "_unique2"}
+WAITS = {"_local_scalar_dense", "item", "lift_fresh", "lift_fresh_copy", "nonzero", "masked_select", "_unique2"}
 """What reads a value from the device, makes a tensor from host memory, or has a shape that depends on values."""
 
 
@@ -105,3 +105,33 @@ def test_tensorrt_is_given_what_it_takes(whole: onnx.ModelProto) -> None:
     convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
     weights = {c.name: c.data_type for c in graph.graph.initializer}
     assert {weights[node.input[1]] for node in convolutions if node.input[1] in weights} == {onnx.TensorProto.FLOAT16}
+
+
+def test_nor_do_the_graphs_of_other_exporters() -> None:
+    """Scales for Resize, a value for Pad and indices for Gather, all constants: on a GPU they would be read from it."""
+    constants = {
+        "pads": np.array([0, 0, 2, 2, 0, 0, 2, 2]),
+        "value": np.float32(0.5),
+        "scales": np.float32([1, 1, 0.25, 0.25]),
+        "order": np.array([2, 0, 1, 1]),
+        "slope": np.array([1, 2, 3, 4]).reshape(1, 4, 1, 1),
+    }
+    make = onnx.helper.make_node
+    linear = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    nodes = [
+        make("Pad", ["image", "pads", "value"], ["padded"]),
+        make("Slice", ["padded", "two", "end", "axes"], ["cut"]),
+        make("Resize", ["cut", "", "scales"], ["small"], **linear),
+        make("Gather", ["small", "order"], ["four"], axis=1),
+        make("Cast", ["slope"], ["slopes"], to=onnx.TensorProto.FLOAT),
+        make("Mul", ["four", "slopes"], ["logits"]),
+    ]
+    constants |= {"two": np.array([2, 2]), "end": np.array([-2, -2]), "axes": np.array([2, 3])}
+    given = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["N", 3, "H", "W"])
+    logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", 4, "h", "w"])
+    graph = onnx.helper.make_graph(nodes, "other", [image], [logits], given)
+    network = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    model = program.build(network, ProgramSpec((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "average", 0.5))
+    test_a_graph_holds_no_work_of_the_host(model)
+    test_what_is_settled_beforehand_changes_no_answer(model)

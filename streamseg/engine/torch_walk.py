@@ -126,7 +126,7 @@ class Walk:
     def _constant(self, array: np.ndarray[Any, Any]) -> Any:
         """Integers are sizes and indices and stay on the host; everything else becomes a tensor."""
         if array.dtype in (np.int64, np.int32):
-            return array
+            return array.copy()  # as ONNX gives it, it is read only
         tensor = self._placed(torch.from_numpy(array.copy()))
         tensor = tensor.to(self._half) if tensor.dtype == torch.float16 else tensor
         # The layout that tensor cores want; pictures come in it anyway, as frames are [H, W, 3].
