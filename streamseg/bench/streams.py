@@ -228,7 +228,7 @@ def text(report: dict[str, Any]) -> str:
             f"each camera: {report['source']}; they are not in step",
             trial.shown(report["engine"]),
             f"decode on, overlay {on[report['overlay']]}, JPEG {on[report['jpeg']]}, motion skip"
-            f" {on[report['motion_skip']]}; {topics} of {watched} subscribed to, {PER_SUBSCRIBER} at most by one process",
+            f" {on[report['motion_skip']]}; {topics} of {watched} subscribed to, {PER_SUBSCRIBER} by one process",
             f"ms from a packet's arrival to the message at the subscriber, over {report['seconds']:g} s after"
             f" {report['warm_up_s']:g} s of warming up; CPU and memory without the subscriber's",
         ]
