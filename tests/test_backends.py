@@ -27,6 +27,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, *packages: str, gpus: int = 0) ->
         (("openvino", "onnxruntime", "torch", "tensorrt"), 0, "auto", ["openvino"]),
         (("onnxruntime",), 0, "auto", ["onnxruntime"]),
         (("openvino",), 1, "auto", ["openvino"]),
+        (("openvino", "tensorrt"), 1, "auto", ["openvino"]),
         (("openvino", "torch"), 1, "auto", ["torch-cuda", "openvino"]),
         (("openvino", "torch", "tensorrt"), 1, "auto", ["tensorrt", "torch-cuda", "openvino"]),
         (("openvino", "torch", "tensorrt"), 1, "bf16", ["torch-cuda", "openvino"]),
@@ -68,6 +69,23 @@ def test_torch_cuda_without_a_gpu_says_so() -> None:
     engine = Engine(find("street-edge"), backend="torch-cuda")
     with pytest.raises(BackendUnavailable, match="needs an NVIDIA GPU"):
         engine.prepare()
+
+
+def test_tensorrt_that_does_not_load_leaves_the_work_to_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bindings without the libraries, as a package manager may leave them."""
+    monkeypatch.setattr(machine, "gpus", lambda: 1)
+    monkeypatch.setattr(backends, "find_spec", lambda package: package)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    engine = Engine(find("street-edge"))
+    engine.prepare()
+    assert engine.backend == "openvino"
+    lines = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert lines[0].startswith("tensorrt does not serve: TensorRT cannot be loaded: ")
+    assert lines[1].startswith("torch-cuda does not serve: ")
+    assert len(lines) == 2
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])

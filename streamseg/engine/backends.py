@@ -162,6 +162,8 @@ def ladder(name: str, precision: Precision = "auto", device: str = "auto") -> li
     """The backends that `name` stands for, the best first. "auto": those of the GPU, if there is one or `device` is
     one, and that of the CPU at the end; else one. Raises BackendUnavailable."""
     installed = [n for n, (package, _) in BACKENDS.items() if find_spec(package) is not None]
+    if find_spec("torch") is None:  # which gives TensorRT its memory and streams
+        installed = [n for n in installed if n not in ON_GPU]
     if name == "auto":
         cpu = [n for n in installed if n not in ON_GPU][:1]
         if not cpu:

@@ -23,7 +23,7 @@ from streamseg.engine.half import QUANTISERS
 from streamseg.engine.plans import Plan, PlanKey, Plans
 from streamseg.engine.tensorrt_build import Layer, Profile
 from streamseg.engine.tensorrt_graph import PlanPrecision, for_tensorrt, takes_batches
-from streamseg.errors import EngineError
+from streamseg.errors import BackendUnavailable, EngineError
 from streamseg.types import U8
 
 log = logging.getLogger("streamseg")
@@ -35,8 +35,13 @@ Report = Callable[[str], None]
 
 
 def _real_layer(index: int = 0) -> Layer:
-    from streamseg.engine.tensorrt_layer import TensorRt
-
+    """Raises BackendUnavailable where TensorRT's libraries do not load, or torch cannot use the GPU."""
+    try:
+        from streamseg.engine.tensorrt_layer import TensorRt, no_cuda
+    except (ImportError, OSError) as error:
+        raise BackendUnavailable(f"TensorRT cannot be loaded: {' '.join(str(error).split())}") from error
+    if reason := no_cuda():
+        raise BackendUnavailable(f"TensorRT needs a torch that can use the GPU: {reason}")
     return TensorRt(index)
 
 

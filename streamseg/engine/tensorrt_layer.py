@@ -15,10 +15,11 @@ import tensorrt as trt
 import torch
 
 from streamseg.engine.tensorrt_build import Compiled, GpuIdentity, Phases, Profile, Step, Stopped
-from streamseg.engine.torch_device import CudaDevice, Device
+from streamseg.engine.torch_device import CudaDevice, Device, no_cuda
 from streamseg.engine.torch_walk import Answer, Bound
 from streamseg.errors import EngineError
 
+__all__ = ["TensorRt", "no_cuda"]
 log = logging.getLogger("streamseg")
 WORKSPACE_BYTES = 2 << 30
 """Of GPU memory that a kernel may use for itself; by default it would be all, and another backend is serving."""
