@@ -26,7 +26,9 @@ def test_a_gpu_tells_its_state() -> None:
     assert (gpu.memory_used_mb, gpu.memory_total_mb) == (1523, 143771)
     assert (gpu.busy_percent, gpu.celsius) == (87, 61)
     assert (gpu.power_w, gpu.power_limit_w, gpu.sm_mhz, gpu.memory_mhz) == (512.34, 700, 1980, 3201)
-    assert gpu.held_back == ()
+    assert (gpu.held_back, gpu.decoder_percent) == ((), None)
+    (decoding,) = machine.parsed(f"{H200}, 43\n")
+    assert (decoding.held_back, decoding.decoder_percent) == ((), 43)
 
 
 def test_why_it_is_held_back_is_told_and_idling_is_no_reason() -> None:
@@ -77,9 +79,10 @@ def test_the_gpus_of_this_machine_are_asked_for(smi: Path) -> None:
         assert words in text
 
 
-def test_a_driver_from_before_535_is_asked_by_the_older_name(smi: Path) -> None:
-    unknown = "echo 'Field \"clocks_event_reasons.active\" is not a valid field to query.'; exit 2"
-    installed(smi, f"case \"$*\" in *clocks_event*) {unknown};; esac\necho '{SILENT}'")
+@pytest.mark.parametrize("unknown", ["utilization.decoder", "clocks_event_reasons.active"])
+def test_an_older_driver_is_asked_for_what_it_knows(unknown: str, smi: Path) -> None:
+    refused = f"echo 'Field \"{unknown}\" is not a valid field to query.'; exit 2"
+    installed(smi, f"case \"$*\" in *{unknown}*) {refused};; esac\necho '{SILENT}'")
     assert [gpu.driver for gpu in machine.gpus()] == ["470.256.02"]
 
 

@@ -105,7 +105,8 @@ def test_no_rate_is_told_of_a_step_that_dropped_frames() -> None:
 )
 def test_what_limits_is_named(cores: float, machine: float, busiest: float, gpu: float | None, what: str) -> None:
     measured = Load(10, cores, {"decode": 0.3, "engine": busiest}, {"engine": busiest}, machine, 200, {}, 250)
-    assert load.limit(measured, 2, gpu) == what
+    assert load.limit(measured, 2, gpu, 10.0) == what
+    assert load.limit(measured, 2, 50.0, 97.0) == "NVDEC"
     assert load.limit(Load(10, 1.0, {}, {}, None, 0.0, {}, 9), 2) == "not known"
 
 

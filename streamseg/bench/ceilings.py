@@ -3,6 +3,7 @@ GPU backend is measured, not before."""
 
 from __future__ import annotations
 
+import logging
 import statistics
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,8 @@ from streamseg.errors import EngineError
 
 if TYPE_CHECKING:
     from streamseg.bench.torch_floor import Ceiling
+
+log = logging.getLogger("streamseg")
 
 
 class Measured(Protocol):
@@ -79,5 +82,9 @@ class Ceilings:
         except EngineError:
             return None
         if name not in self._known:
-            self._known[name] = torch_floor.ceiling(where, name)
+            try:
+                self._known[name] = torch_floor.ceiling(where, name)
+            except RuntimeError as error:  # no room for the matrices beside the program
+                log.warning("the floor cannot be measured: %s", str(error).splitlines()[0])
+                return None
         return self._known[name].floor_ms(work, batch, size[0] * size[1])

@@ -81,12 +81,14 @@ def between(begin: Reading, end: Reading) -> Load:
     )
 
 
-def limit(load: Load, cores: int, gpu_percent: float | None = None) -> str:
-    """What would have to be faster for more cameras: the GPU, the CPU (and what uses most of it), one stage's thread;
-    or nothing that was found, and what is busiest."""
+def limit(load: Load, cores: int, gpu_percent: float | None = None, nvdec_percent: float | None = None) -> str:
+    """What would have to be faster for more cameras: the GPU or its decoder, the CPU (and what uses most), one stage's
+    thread; or nothing that was found, and what is busiest."""
     stages, busiest = load.stages, load.busiest
     if gpu_percent is not None and gpu_percent >= 100 * BUSY:
         return "GPU"
+    if nvdec_percent is not None and nvdec_percent >= 100 * BUSY:
+        return "NVDEC"
     if not stages:
         return "not known"
     most = max(stages, key=lambda stage: stages[stage])

@@ -17,15 +17,21 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from streamseg import __version__
 from streamseg.engine.machine import cpu
 
-PACKAGES = ("streamseg", "openvino", "onnxruntime", "torch", "triton", "tensorrt", "av", "opencv-python-headless")
+PACKAGES = ("openvino", "onnxruntime", "torch", "triton", "tensorrt", "av", "opencv-python-headless")
 ASKED = (
     "index,name,driver_version,memory.used,memory.total,utilization.gpu,temperature.gpu,power.draw,power.limit,"
     "clocks.sm,clocks.mem,"
 )
-REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
-"""The second is its name before driver 535."""
+COLUMNS = len(ASKED.split(","))
+TAILS = (
+    "clocks_event_reasons.active,utilization.decoder",
+    "clocks_event_reasons.active",
+    "clocks_throttle_reasons.active",
+)
+"""Older drivers do not know of NVDEC, and those before 535 know the reasons by their older name."""
 HELD_BACK = {
     0x04: "power cap",
     0x08: "hardware slowdown",
@@ -55,6 +61,8 @@ class Gpu:
     memory_mhz: float | None
     held_back: tuple[str, ...]
     """Why its clocks are lower than they could be: heat, power."""
+    decoder_percent: float | None = None
+    """Of NVDEC, which is no part of `busy_percent`."""
 
 
 def facts() -> dict[str, Any]:
@@ -87,9 +95,9 @@ def text(told: dict[str, Any]) -> str:
 
 def gpus() -> list[Gpu]:
     """The GPUs as they are now; none where there is no `nvidia-smi`, or it finds none."""
-    for reasons in REASONS:
+    for tail in TAILS:
         try:
-            done = subprocess.run(_command(reasons), capture_output=True, text=True, timeout=30)
+            done = subprocess.run(_command(tail), capture_output=True, text=True, timeout=30)
         except (OSError, subprocess.TimeoutExpired):
             return []
         if done.returncode == 0:
@@ -102,13 +110,14 @@ def parsed(output: str) -> list[Gpu]:
     found = []
     for line in output.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) != len(ASKED.split(",")):
+        if len(cells) not in (COLUMNS, COLUMNS + 1):
             continue
-        index, name, driver, *numbers, reasons = cells
+        index, name, driver, *numbers, reasons = cells[:COLUMNS]
         used, total, busy, heat, power, limit, sm, memory = (_number(cell) for cell in numbers)
         place = int(index) if index.isdigit() else None
         held = _held_back(reasons)
-        found.append(Gpu(place, name, driver, used, total, busy, heat, power, limit, sm, memory, held))
+        decoder = _number(cells[COLUMNS]) if len(cells) > COLUMNS else None
+        found.append(Gpu(place, name, driver, used, total, busy, heat, power, limit, sm, memory, held, decoder))
     return found
 
 
@@ -134,10 +143,10 @@ class Watched:
         for gpu in self._seen:
             if gpu.memory_used_mb is not None:
                 memory[gpu.index] = max(memory.get(gpu.index, 0.0), gpu.memory_used_mb)
-        busy = [gpu.busy_percent for gpu in seen if gpu.busy_percent is not None]
         return {
             "memory_used_mb": sum(memory.values()) if memory else None,
-            "busy_percent": round(sum(busy) / len(busy), 1) if busy else None,
+            "busy_percent": _mean([gpu.busy_percent for gpu in seen]),
+            "decoder_percent": _mean([gpu.decoder_percent for gpu in seen]),
             "power_w": _most([gpu.power_w for gpu in seen]),
             "celsius": _most([gpu.celsius for gpu in seen]),
             "least_sm_mhz": min((gpu.sm_mhz for gpu in seen if gpu.sm_mhz is not None), default=None),
@@ -149,11 +158,11 @@ class Watched:
 def watching(every_ms: int = 500) -> Iterator[Watched]:
     """Asks the GPUs over and over, in a process of its own; without one nothing happens."""
     watched = Watched()
-    reasons = next((r for r in REASONS if shutil.which("nvidia-smi") and _knows(r)), None)
-    if reasons is None:
+    tail = next((tail for tail in TAILS if shutil.which("nvidia-smi") and _knows(tail)), None)
+    if tail is None:
         yield watched
         return
-    command = [*_command(reasons), f"--loop-ms={every_ms}"]
+    command = [*_command(tail), f"--loop-ms={every_ms}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         lines = process.stdout
@@ -171,19 +180,19 @@ def watching(every_ms: int = 500) -> Iterator[Watched]:
             reader.join()
 
 
-def _command(reasons: str) -> list[str]:
-    return ["nvidia-smi", f"--query-gpu={ASKED}{reasons}", "--format=csv,noheader,nounits"]
+def _command(tail: str) -> list[str]:
+    return ["nvidia-smi", f"--query-gpu={ASKED}{tail}", "--format=csv,noheader,nounits"]
 
 
-def _knows(reasons: str) -> bool:
+def _knows(tail: str) -> bool:
     try:
-        return subprocess.run(_command(reasons), capture_output=True, timeout=30).returncode == 0
+        return subprocess.run(_command(tail), capture_output=True, timeout=30).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"streamseg": __version__}
     for name in PACKAGES:
         try:
             found[name] = version(name)
@@ -210,3 +219,8 @@ def _held_back(cell: str) -> tuple[str, ...]:
 
 def _most(values: Sequence[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    told = [value for value in values if value is not None]
+    return round(sum(told) / len(told), 1) if told else None

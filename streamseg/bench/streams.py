@@ -197,7 +197,7 @@ def _row(step: Step, cores: int, alone_mb: float | None, idle_mb: float) -> dict
         "rss_mb_a_stream": round((seen.load.rss_mb - alone_mb) / more, 1) if more and alone_mb else None,
         "gpu": gpu,
         "gpu_mb": gpu_mb,
-        "limit": load.limit(seen.load, cores, gpu.get("busy_percent")),
+        "limit": load.limit(seen.load, cores, gpu.get("busy_percent"), gpu.get("decoder_percent")),
     }
 
 

@@ -7,6 +7,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -18,7 +19,7 @@ from streamseg.engine.torch_backend import BatchedProgram
 
 log = logging.getLogger("streamseg")
 WARM_UPS, RUNS = 3, 20
-SIZES = {"cuda": (1 << 30, 8192), "cpu": (1 << 25, 512)}
+SIZES = {"cuda": (1 << 29, 8192), "cpu": (1 << 25, 512)}
 """Bytes that are copied (far more than any cache holds) and the side of the matrices (enough to fill the device)."""
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -47,7 +48,7 @@ class Ceiling:
 
 def ceiling(where: torch.device, precision: str) -> Ceiling:
     size, side = SIZES[where.type]
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.cuda.device(where) if where.type == "cuda" else nullcontext():
         sources = [torch.randint(0, 256, (size,), dtype=torch.uint8, device=where) for _ in range(2)]
         target = torch.empty_like(sources[0])
         copy_ms = statistics.median(_timed(where, [partial(target.copy_, source) for source in sources], RUNS))
