@@ -47,6 +47,8 @@ class PublishConfig(Model):
     curve: CurveConfig | None = None
     encoding: Encoding = "deflate"
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 80
+    jpeg: Literal["cpu", "gpu"] = "cpu"
+    """gpu: pictures that were decoded on a GPU are drawn and encoded there too (by nvImageCodec); others on the CPU."""
     queue_messages: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Messages that may wait for one slow subscriber before newer ones are dropped for it. One that has stopped costs
     the memory of so many: 30 MB of 1080p pictures of a real camera (0.47 MB each); halve it for 4K."""

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 
 from streamseg import overlay, wire
 from streamseg.types import ClassInfo, Planes, Result
+
+if TYPE_CHECKING:
+    from streamseg.nvidia.jpeg import GpuJpegs
 
 Wants = Callable[[str], bool]
 
@@ -38,13 +42,16 @@ class Encoder:
         encoding: wire.Encoding,
         jpeg_quality: int,
         undrawn: frozenset[int] = frozenset(),
+        jpeg_on_gpu: bool = False,
     ) -> None:
-        """`encoding` coco-rle, which knows masks only, gives label maps as deflate; `undrawn`: see overlay.annotate."""
+        """`encoding` coco-rle, which knows masks only, gives label maps as deflate; `undrawn`: see overlay.annotate.
+        `jpeg_on_gpu`: of pictures that lie in a GPU's memory, where it can."""
         self._undrawn = undrawn
         self._classes = tuple(classes)
         self._mask_encoding: wire.Encoding = encoding
         self._labels_encoding: wire.Encoding = "deflate" if encoding == "coco-rle" else encoding
         self._quality = jpeg_quality
+        self._on_gpu = _gpu_jpegs(self._classes, jpeg_quality, undrawn) if jpeg_on_gpu else None
 
     def topics(self, stream: str) -> list[str]:
         """Every topic that `messages` may give for `stream`."""
@@ -54,7 +61,7 @@ class Encoder:
     def messages(self, result: Result, wants: Wants) -> Iterator[Encoded]:
         """The messages of `result` on the topics that `wants` says yes to; nothing is computed for the others."""
         stream = result.frame.stream
-        pictures = _Pictures(result, self._classes, self._quality, self._undrawn)
+        pictures = _Pictures(result, self._classes, self._quality, self._undrawn, self._on_gpu)
         for each in self._classes:
             topic = f"mask/{each.name}/{stream}/"
             if wants(topic):
@@ -95,8 +102,16 @@ class Encoder:
 class _Pictures:
     """The JPEGs of one result; its planes are fetched once for both kinds."""
 
-    def __init__(self, result: Result, classes: Sequence[ClassInfo], quality: int, undrawn: frozenset[int]) -> None:
+    def __init__(
+        self,
+        result: Result,
+        classes: Sequence[ClassInfo],
+        quality: int,
+        undrawn: frozenset[int],
+        on_gpu: GpuJpegs | None,
+    ) -> None:
         self._result = result
+        self._on_gpu = on_gpu
         self._undrawn = undrawn
         self._classes = classes
         self._quality = quality
@@ -106,12 +121,29 @@ class _Pictures:
         return self._result.frame.picture.planes()
 
     def plain(self) -> bytes:
+        if self._on_gpu is not None and (surface := self._result.frame.picture.surface) is not None:
+            made = self._on_gpu.plain(surface)
+            if made is not None:
+                return made
         return jpeg(overlay.full_range(self._planes), self._quality)
 
     def annotated(self) -> bytes:
         labels, roi = self._result.labels, self._result.roi
+        if self._on_gpu is not None and (surface := self._result.frame.picture.surface) is not None:
+            made = self._on_gpu.annotated(surface, labels, roi)
+            if made is not None:
+                return made
         drawn = overlay.annotate(self._planes, labels, self._classes, undrawn=self._undrawn, roi=roi)
         return jpeg(drawn, self._quality)
+
+
+def _gpu_jpegs(classes: Sequence[ClassInfo], quality: int, undrawn: frozenset[int]) -> GpuJpegs | None:
+    """None where nothing can lie in a GPU's memory: without torch and Triton."""
+    if find_spec("torch") is None or find_spec("triton") is None:
+        return None
+    from streamseg.nvidia.jpeg import GpuJpegs
+
+    return GpuJpegs(classes, quality, undrawn)
 
 
 def jpeg(planes: Planes, quality: int) -> bytes:

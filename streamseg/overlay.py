@@ -67,7 +67,7 @@ def annotate(
         blended.append(mixed)
     luma = planes.y.copy() if planes.full_range else _luma(planes.y)
     annotated = Planes(luma, blended[0], blended[1], full_range=True)
-    _stamp(annotated, _legend(tuple(c for c in classes if c.id not in undrawn), planes.y.shape[0]))
+    _stamp(annotated, legend(tuple(c for c in classes if c.id not in undrawn), planes.y.shape[0]))
     return annotated
 
 
@@ -111,7 +111,7 @@ def _ycc(rgb: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def _legend(classes: tuple[ClassInfo, ...], picture_height: int) -> Planes | None:
+def legend(classes: tuple[ClassInfo, ...], picture_height: int) -> Planes | None:
     """A box with a swatch and a name per class, sized to the picture; None where there is no room."""
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.32, picture_height / 1500)
     line = int(34 * scale)
@@ -129,9 +129,16 @@ def _legend(classes: tuple[ClassInfo, ...], picture_height: int) -> Planes | Non
     return Planes(y, u[::2, ::2].copy(), v[::2, ::2].copy(), full_range=True)
 
 
-def _stamp(picture: Planes, legend: Planes | None) -> None:
+def legend_rgb(box: Planes) -> U8:
+    """A legend as u8 [H, W, 3] RGB."""
+    chroma = [np.repeat(np.repeat(plane, 2, 0), 2, 1).astype(np.float64) - 128 for plane in (box.u, box.v)]
+    ycc = np.stack([box.y.astype(np.float64), *chroma], -1)
+    return np.asarray(np.clip(np.rint(ycc @ np.linalg.inv(_RGB_TO_YCC).T), 0, 255), np.uint8)
+
+
+def _stamp(picture: Planes, box: Planes | None) -> None:
     """Writes the legend into the picture's upper left corner, in place."""
-    if legend is None or legend.y.shape[1] > picture.y.shape[1]:
+    if box is None or box.y.shape[1] > picture.y.shape[1]:
         return
-    for plane, patch in ((picture.y, legend.y), (picture.u, legend.u), (picture.v, legend.v)):
+    for plane, patch in ((picture.y, box.y), (picture.u, box.u), (picture.v, box.v)):
         plane[: patch.shape[0], : patch.shape[1]] = patch

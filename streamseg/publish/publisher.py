@@ -67,7 +67,13 @@ class Publisher:
     ) -> None:
         """`status` gives {stream: {state, fps, frames, dropped}} for the heartbeat, called in the publisher thread."""
         self._config = config
-        self._encoder = Encoder(classes, encoding=config.encoding, jpeg_quality=config.jpeg_quality, undrawn=undrawn)
+        self._encoder = Encoder(
+            classes,
+            encoding=config.encoding,
+            jpeg_quality=config.jpeg_quality,
+            undrawn=undrawn,
+            jpeg_on_gpu=config.jpeg == "gpu",
+        )
         self._topics = {stream: [*self._encoder.topics(stream), wire.topic("event", stream)] for stream in streams}
         self._news = News(self._topics, engine, status or dict)
         known = (topic for topics in self._topics.values() for topic in topics)
