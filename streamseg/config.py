@@ -63,7 +63,7 @@ class EngineConfig(Model):
     """An engine's name, or the folder of its bundle."""
     backend: Literal["auto", "openvino", "onnxruntime", "torch", "torch-cuda", "tensorrt"] = "auto"
     """auto: on an NVIDIA GPU torch-cuda at once, and TensorRT from when its plan is built; else the CPU's OpenVINO."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda:[0-9]{1,2})$")] = "auto"
+    device: str = "auto"
     """auto: all GPUs, the streams spread over them, or the CPU where there is none; cuda:N: that GPU."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     """auto: int8 where the engine has it, its loss is within its bound and it is faster here; else bf16 where the CPU
@@ -76,6 +76,13 @@ class EngineConfig(Model):
     """Frames of different streams that are analysed at once (backends that batch: those of a GPU)."""
     max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 5.0
     """How long the first frame of a batch may wait for others (backends that batch)."""
+
+    @field_validator("device")
+    @classmethod
+    def _known(cls, device: str) -> str:
+        if re.fullmatch(r"auto|cpu|cuda:[0-9]{1,2}", device):
+            return device
+        raise ValueError("choose auto, cpu, or one GPU by its number, such as cuda:0")
 
 
 class SmoothingConfig(Model):

@@ -30,6 +30,7 @@ def config(text: str, tmp_path: Path, *overrides: str) -> object:
         ("streams: [{source: nowhere.mp4}]", ["streams[0].source", "nowhere.mp4", "no such file"]),
         ("streams: [{source: 'rtsp://u:${NO_SUCH_VARIABLE}@h/p'}]", ["streams[0].source", "NO_SUCH_VARIABLE"]),
         ("streams: [{source: synthetic://street}]\npublish: {encoding: gzip}", ["publish.encoding", "gzip", "deflate"]),
+        ("streams: [{source: synthetic://street}]\nengine: {device: gpu}", ["engine.device", "'gpu'", "cuda:0"]),
         ("streams: [{source: 'rtsp://h/p'}]\npublish: {wait_subscriber: true}", ["wait_subscriber", "live"]),
         ("engine: {name: x}", ["streams"]),
         ("- a\n- b", ["streams", "list"]),

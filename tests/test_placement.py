@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from clips import Clips
+from daemon import ANY_PORT
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import StreamsegCli
 
 from streamseg.config import validated
 from streamseg.errors import BackendUnavailable, ConfigError, StageError
@@ -127,6 +129,17 @@ def test_this_machine_can_be_asked() -> None:
         assert found == Machine()
     made = placed(found)
     assert made.decoding == bool(found.gpus and not found.no_engine and found.on_gpu)
+
+
+def test_the_daemon_says_in_one_line_where_frames_go(streamseg_cli: StreamsegCli, tiny_engine: Path) -> None:
+    source = "synthetic://street?size=160x96&frames=5"
+    common = ("run", source, "--engine", tiny_engine, "--bind", ANY_PORT, "--set")
+    done = streamseg_cli(*common, "engine.device=cpu")
+    assert done.code == 0
+    assert done.stderr.count("the CPU decodes, scales and analyses, as it was told to") == 1
+    refused = streamseg_cli(*common, "engine.device=cuda:99")
+    assert (refused.code, refused.stdout) == (1, "")
+    assert "engine.device: cuda:99 is not here; there is " in refused.stderr
 
 
 # A pipeline on a machine that is said to have two GPUs: here, each stage finds out that it is not so, and falls back.

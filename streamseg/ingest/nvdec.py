@@ -32,6 +32,8 @@ def accelerator(gpu: int) -> HWAccel:
 
 def missing(gpu: int) -> str:
     """Why that GPU cannot decode here; "" where it can, as far as one can tell before there is a stream."""
+    if not hasattr(av.VideoFrame, "sw_format"):  # tells 8 bits from 10 on the GPU
+        return f"PyAV {av.__version__} is too old; pip install 'av>=18'"
     if "cuda" not in hwdevices_available():
         return "this build of PyAV has no NVDEC"
     try:
