@@ -203,6 +203,7 @@ def test_auto_builds_both_precisions_and_tells_what_each_is_worth(
     order = Order(bundle_with_int8, spec_of(bundle_with_int8), max_batch=2)
     built = run_order(order, said.append, backend)
     assert [each.precision for each in built] == ["fp16", "int8"]
+    assert said[-1].startswith("int8 gives ")
     assert all(each.agreement >= 0.95 and each.frames_per_s > 0 and Path(each.file).is_file() for each in built)
     assert run_order(order, said.append, backend)[0].build_seconds == built[0].build_seconds
     assert gpu.builds == 2, "what is there is not built again"

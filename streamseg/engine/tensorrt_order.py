@@ -79,7 +79,17 @@ def run(order: Order, report: Callable[[str], None], backend: TensorRtBackend | 
             if precision == wanted[-1] and not built:
                 raise
             report(f"{precision}: {error}")
+    if len(built) > 1:
+        report(_advice(built))
     return built
+
+
+def _advice(built: list[Built]) -> str:
+    """The daemon takes fp16 unless it is told otherwise: what int8 gives up is for its user to decide."""
+    speed = {each.precision: each.frames_per_s for each in built}
+    ratio = speed["int8"] / speed["fp16"]
+    use = "set engine.precision: int8 to run it" if ratio > 1.05 else "fp16, which runs by default, is the better one"
+    return f"int8 gives {ratio:.2f} times the frames of fp16: {use}"
 
 
 def _one(order: Order, precision: str, report: Callable[[str], None], backend: TensorRtBackend) -> Built:
