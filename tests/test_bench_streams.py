@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import cv2
+import psutil
 import pytest
 from clips import Clips, read_number
 from processes import StreamsegCli
+from reading import until
 
 from streamseg.bench import clip as camera
 from streamseg.bench import load, streams, trial
@@ -95,12 +99,12 @@ def test_no_rate_is_told_of_a_step_that_dropped_frames() -> None:
 @pytest.mark.parametrize(
     ("cores", "machine", "busiest", "gpu", "what"),
     [
-        (1.9, 1.0, 0.7, None, "CPU, most by engine"),
-        (1.0, 0.97, 0.7, None, "CPU, most by engine"),
-        (0.4, 0.97, 0.7, None, "CPU, most by other processes"),
+        (1.9, 1.0, 0.7, None, "CPU (engine)"),
+        (1.0, 0.97, 0.7, None, "CPU (engine)"),
+        (0.4, 0.97, 0.7, None, "CPU (other processes)"),
         (1.4, 0.7, 0.97, None, "the engine thread"),
         (1.4, 0.7, 0.97, 99.0, "GPU"),
-        (0.5, 0.3, 0.4, 20.0, "none; busiest engine"),
+        (0.5, 0.3, 0.4, 20.0, "none (most: engine)"),
     ],
 )
 def test_what_limits_is_named(cores: float, machine: float, busiest: float, gpu: float | None, what: str) -> None:
@@ -201,6 +205,29 @@ def test_streams_subscribes_to_what_it_is_told_to(streamseg_cli: StreamsegCli, t
     for column in ("fps", "p50", "p95", "p99", "dropped", "CPU cores", "RSS MB", "MB a stream", "limit", "holds"):
         assert column in header
     assert done.stdout.splitlines()[-1].startswith("2 cameras hold a p95 of 5000 ms")
+
+
+def test_ctrl_c_ends_every_process_of_a_benchmark_without_a_traceback(
+    streamseg_cli: StreamsegCli, tiny_engine: Path, clip: Clips
+) -> None:
+    options = ["--engine", tiny_engine, "--fps", 2, "--seconds", 60]
+    running = streamseg_cli.start("bench", "streams", clip("h264", frames=10), *options)
+    running.wait_for_line("1 camera for 60 s")
+    until(lambda: connected(running.pid), "its pipeline and subscriber run")
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+    done = running.wait(15)
+    assert done.code != 0
+    assert "Traceback" not in done.stderr
+
+
+def connected(pid: int) -> bool:
+    """Whether two of its descendants talk to each other."""
+    try:
+        children = psutil.Process(pid).children(recursive=True)
+        talking = [c for c in children if any(each.status == "ESTABLISHED" for each in c.net_connections())]
+    except psutil.Error:  # one has just ended
+        return False
+    return len(talking) == 2
 
 
 def test_streams_says_what_cannot_be_measured(streamseg_cli: StreamsegCli, clip: Clips, tiny_engine: Path) -> None:

@@ -94,11 +94,11 @@ def limit(load: Load, cores: int, gpu_percent: float | None = None, nvdec_percen
     most = max(stages, key=lambda stage: stages[stage])
     machine = (load.machine or 0) * cores
     if load.cores >= BUSY * cores or machine >= (BUSY + 0.05) * cores:
-        return f"CPU, most by {'other processes' if machine > 2 * load.cores else most}"
+        return f"CPU ({'other processes' if machine > 2 * load.cores else most})"
     thread = max(busiest, key=lambda stage: busiest[stage])
     if busiest[thread] >= BUSY:
         return f"the {thread} thread"
-    return f"none; busiest {most}"
+    return f"none (most: {most})"
 
 
 def _threads() -> dict[tuple[str, int], float]:

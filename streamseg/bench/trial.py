@@ -218,4 +218,7 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    try:
+        _main()
+    except KeyboardInterrupt:  # whoever started it has been told as well
+        sys.exit(130)
