@@ -7,6 +7,7 @@ streams' states taken from one pool, the program, the labels, the states put bac
 from __future__ import annotations
 
 import logging
+import math
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,8 +33,9 @@ log = logging.getLogger("streamseg")
 F32 = NDArray[np.float32]
 IN_FLIGHT = 2
 """Batches that may be on their way at once: one computes while the next one is brought together and uploaded."""
-FIRST_STREAMS = 64
-"""States that the pool holds at first; it doubles, and the graphs are captured anew, when there are more streams."""
+FIRST_STREAMS, FIRST_BYTES = 64, 256 << 20
+"""States that the pool holds at first (fewer, but at least 8, where they would take more than so much memory); it
+doubles, and the graphs are captured anew, when there are more streams."""
 
 
 class Core(Protocol):
@@ -70,8 +72,9 @@ class _Pool:
 
     def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
         self._shape = shape
-        self.values = torch.zeros((FIRST_STREAMS + 1, *shape), device=device)
-        self.free = list(range(FIRST_STREAMS))
+        streams = min(FIRST_STREAMS, max(8, FIRST_BYTES // (4 * math.prod(shape))))
+        self.values = torch.zeros((streams + 1, *shape), device=device)
+        self.free = list(range(streams))
 
     @property
     def nowhere(self) -> int:
