@@ -70,8 +70,9 @@ def run(
         each.program(size)  # nothing is compiled while the clock runs
         each.close()  # one backend from begin to end: no better one is built meanwhile
     window = _Window(pipeline, seconds, warm_up_s)
-    endpoint = pipeline.open()
     with ExitStack() as stack:
+        stack.callback(pipeline.close)
+        endpoint = pipeline.open()
         sinks = [stack.enter_context(sink(endpoint, tuple(topics))) for topics in subscribers]
         pipeline.publisher.wait_for_subscriber(10)
         window.begin()
@@ -86,7 +87,8 @@ def run(
     engine = pipeline.engine
     told = {"name": engine.identity, "backend": engine.backend, "precision": engine.precision, "size": list(size)}
     told |= {"where": pipeline.placement.told}
-    return _seen(messages, window, outcome, told)
+    kinds = {topic.partition("/")[0] for topics in subscribers for topic in topics}
+    return _seen(messages, kinds, window, outcome, told)
 
 
 def alone(config: Config, seconds: float, *, warm_up_s: float, subscribers: Subscribers = (TOPICS,)) -> Trial:
@@ -117,15 +119,15 @@ def input_size(config: Config, engine: Engine) -> tuple[int, int]:
     return engine.plan(config.streams[0].name, frame.picture).tile
 
 
-def _seen(messages: list[Message], window: _Window, outcome: Outcome, engine: dict[str, Any]) -> Trial:
+def _seen(messages: list[Message], kinds: set[str], window: _Window, outcome: Outcome, engine: dict[str, Any]) -> Trial:
     load = window.load()
     within = [m for m in messages if window.begins_ns <= m[4] <= window.ends_ns]
-    arrived: dict[str, list[int]] = {}
+    arrived: dict[str, list[int]] = {kind: [] for kind in kinds}
     latency: dict[str, list[float]] = {}
     for kind, stream, _, _, at, latency_ns, _ in within:
-        arrived.setdefault(kind, []).append(at)
+        arrived[kind].append(at)
         latency.setdefault(stream, []).append(latency_ns / 1e6)
-    frames = min((len(each) for each in arrived.values()), default=0)
+    frames = min(len(each) for each in arrived.values())
     if frames < 2:
         raise EngineError("the run was too short to measure; give it more frames or seconds")
     first = next(iter(arrived.values()))
