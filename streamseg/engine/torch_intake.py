@@ -50,9 +50,9 @@ def _spread(into: torch.Tensor, pictures: dict[int, torch.Tensor]) -> None:
 def _scale(into: torch.Tensor, pictures: dict[int, Resident], device: Device) -> None:
     from streamseg.nvidia import nv12
 
-    entries = torch.tensor(nv12.table(list(pictures.values()), list(pictures)), dtype=torch.int64)
-    staged = device.staging(tuple(entries.shape), torch.int64)
-    staged.copy_(entries)
+    entries = nv12.table(list(pictures.values()), list(pictures))
+    staged = device.staging((len(entries), nv12.FIELDS), torch.int64)
+    staged.numpy()[:] = entries
     told = device.upload(staged)
     with device.work():
         nv12.launch(told, into)
