@@ -14,6 +14,7 @@ import cv2
 import psutil
 import pytest
 from clips import Clips, read_number
+from daemon import StartServer
 from processes import StreamsegCli
 from reading import until
 
@@ -205,6 +206,19 @@ def test_streams_subscribes_to_what_it_is_told_to(streamseg_cli: StreamsegCli, t
     for column in ("fps", "p50", "p95", "p99", "dropped", "CPU cores", "RSS MB", "MB a stream", "limit", "holds"):
         assert column in header
     assert done.stdout.splitlines()[-1].startswith("2 cameras hold a p95 of 5000 ms")
+
+
+@pytest.mark.apt("gst-rtsp-server")
+def test_a_camera_is_connected_to_as_often_as_it_is_counted(
+    streamseg_cli: StreamsegCli, tiny_engine: Path, rtsp_server: StartServer, clip: Clips
+) -> None:
+    server = rtsp_server(clip("h264", frames=400, fps=5, width=320, height=180))
+    options = ["--engine", tiny_engine, "--seconds", 2, "--warm-up", 0.5, "--max", 2, "--p95-ms", 5000, "--json"]
+    done = streamseg_cli("bench", "streams", server.url(), *options)
+    assert done.code == 0, done
+    report = json.loads(done.stdout)
+    assert (report["cameras"], report["source"]) == (2, server.url())
+    assert report["steps"][1]["frames"] >= 6
 
 
 def test_ctrl_c_ends_every_process_of_a_benchmark_without_a_traceback(
