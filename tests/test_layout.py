@@ -44,7 +44,7 @@ PARTS = re.compile(r"^street(\.\w+)?$")
 ONLY_IN = {
     "av": r"(ingest|bench)(\.|$)",
     "zmq": r"(publish|subscribe|subscriber|security|bench)(\.|$)",
-    "torch": r"(models|training)(\.|$)|engine\.(torch_\w*|tensorrt_layer)$|nvidia\.|bench\.torch_|importing\.checkpoint$",
+    "torch": r"(models|training|nvidia)(\.|$)|engine\.(torch_\w*|tensorrt_layer)$|bench\.torch_|importing\.checkpoint$",
     "triton": r"nvidia\.kernels$",
 }
 """Where a heavy package may be imported: modules whose dotted name begins so."""
