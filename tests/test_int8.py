@@ -325,8 +325,10 @@ def test_auto_measures_once_and_takes_what_is_faster_here(own: Callable[..., Bun
     kept.write_text("{")  # a cache that is damaged is measured anew
     Engine(bundle)
     assert set(json.loads(kept.read_text())) == set(times)
-    Engine(bundle, threads=2)
-    assert len(list(kept.parent.iterdir())) == 2, "another number of threads, another measurement"
+    Engine(bundle, threads=2, smoothing="off")
+    assert len(list(kept.parent.iterdir())) == 1, "eval uses all cores, and must run what the daemon runs"
+    Engine(bundle, size=(96, 64))
+    assert len(list(kept.parent.iterdir())) == 2, "another size, another measurement"
 
 
 @pytest.mark.parametrize("entry", [{"loss": 1.2}, {"loss": None}, {"loss": 0.5, "max_loss": 0.2}])

@@ -61,8 +61,7 @@ def choose_program(
     if options.precision != "auto" or backend not in COMPARED or entry is None or not entry.within or bundle.int8_fault:
         return exact
     small = int8(bundle, spec)
-    file = _file(exact, small, repr((backend, spec, options)))
-    return small if _pays(exact, small, file, compiler, options) else exact
+    return small if _pays(bundle, backend, compiler, options) else exact
 
 
 def int8(bundle: Bundle, spec: ProgramSpec) -> Chosen:
@@ -89,23 +88,29 @@ def milliseconds(
     return {name: round(1000 * statistics.median(times[WARM_UPS:]), 3) for name, times in spent.items()}
 
 
-def _pays(exact: Chosen, small: Chosen, file: Path, compiler: Compile, options: CompileOptions) -> bool:
-    """Measured at first use (a second), and kept in `file`."""
+def _pays(bundle: Bundle, backend: str, compiler: Compile, options: CompileOptions) -> bool:
+    """Measured at first use (a second), and kept. Always of the bare network on one thread: whoever runs the bundle on
+    this machine, smoothed or not, in the daemon or in `eval` with all cores, runs the same file."""
+    options = replace(options, threads=1)
+    file = _file(bundle, repr((backend, options)))
     try:
         kept = json.loads(file.read_text())
         return bool(kept["int8"] < FASTER * kept["float"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    pair = {"float": (exact.model, options), "int8": (small.model, replace(options, precision="int8"))}
+    entry = bundle.manifest.input
+    bare = ProgramSpec(entry.mean, entry.std, "off", 0.0, size=bundle.whole)
+    exact = program.build(program.network_of(bundle.program), bare)
+    pair = {"float": (exact, options), "int8": (int8(bundle, bare).model, replace(options, precision="int8"))}
     ms = milliseconds(pair, compiler)
-    _keep(file, {**ms, "cpu": cpu(), "engines": [exact.identity, small.identity]})
+    _keep(file, {**ms, "cpu": cpu(), "engines": [bundle.identity, bundle.int8_identity]})
     return ms["int8"] < FASTER * ms["float"]
 
 
-def _file(exact: Chosen, small: Chosen, settings: str) -> Path:
+def _file(bundle: Bundle, settings: str) -> Path:
     """Named by all that decides: the two models, the settings, this CPU, the backends' versions."""
     versions = {name: version(package) for name, (package, _) in BACKENDS.items() if find_spec(package)}
-    key = json.dumps([exact.identity, small.identity, settings, versions, cpu()], sort_keys=True)
+    key = json.dumps([bundle.identity, bundle.int8_identity, settings, versions, cpu()], sort_keys=True)
     return user_cache_path("streamseg") / "int8" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
