@@ -15,7 +15,7 @@ from streamseg.errors import ConfigError
 if TYPE_CHECKING:
     from streamseg.config import Config
 
-bench_app = typer.Typer(help="Measure this machine: every number is a ratio from one run.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure this machine; see deploy/BENCHMARKS.md.", no_args_is_help=True)
 
 
 def evaluate(
