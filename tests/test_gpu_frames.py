@@ -99,8 +99,8 @@ def test_rgb_and_thumbnail_are_those_of_the_cpu_path(part: Roi | None) -> None:
 def test_the_engine_takes_pictures_from_both_memories_in_one_batch_and_in_their_order() -> None:
     """street-edge on the synthetic street; swscale's levels are up to 2 off, so a few labels at edges differ."""
     engine = Engine(find("street-edge"), backend="torch", precision="fp32", size=SIZE, max_batch=4)
-    indices = (0, 60, 120)
-    mixed = [resident(0), hosted(60), resident(120)]
+    indices = (0, 60, 120, 90)
+    mixed = [resident(0), hosted(60), resident(120), hosted(90)]
     got = engine.run([frame(picture, f"a{at}") for at, picture in enumerate(mixed)])
     wanted = engine.run([frame(hosted(index), f"b{at}") for at, index in enumerate(indices)])
     for mine, plain in zip(got, wanted, strict=True):
