@@ -181,7 +181,7 @@ from triton.compiler import ASTSource, compile
 from streamseg.nvidia.kernels import nv12_to_rgb
 types = ["*i64", "*fp32", "*u8", "i32", "i32", "constexpr", "constexpr"]
 signature = dict(zip(nv12_to_rgb.arg_names, types, strict=True))
-source = ASTSource(fn=nv12_to_rgb, signature=signature, constexprs={"ROWS": 8, "COLUMNS": 64})
+source = ASTSource(fn=nv12_to_rgb, signature=signature, constexprs={"ROWS": 4, "COLUMNS": 64})
 made = compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32), options={"enable_fp_fusion": True})
 print(len(made.asm["cubin"]))
 """
