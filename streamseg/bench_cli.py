@@ -11,7 +11,8 @@ import typer
 
 from streamseg.commandline import Json, Overrides, table
 from streamseg.errors import ConfigError
-from streamseg.measuring import bench_app, size_of
+from streamseg.measuring import bench_app as bench_app
+from streamseg.measuring import size_of
 
 
 @bench_app.command("streams")

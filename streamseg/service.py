@@ -29,9 +29,7 @@ def run(config: Config, *, give_up_unopened: bool, show_status: bool) -> Outcome
     with _stopped_by_signals(pipeline):
         try:
             endpoint = pipeline.open()
-            log.info(
-                "publishing on %s with %s on %s", endpoint, pipeline.engine.identity, pipeline.engine.backend
-            )
+            log.info("publishing on %s with %s on %s", endpoint, pipeline.engine.identity, pipeline.engine.backend)
             with _status(pipeline, show_status) as tick:
                 return pipeline.run(tick)
         finally:

@@ -128,7 +128,7 @@ def _mean(mode: str, rows: list[dict[str, Any]], results: list[dict[str, ClipSco
 
 
 def _pixels(mode: str, results: list[dict[str, ClipScore]]) -> list[list[int]]:
-    total: list[list[int]] = sum(result[mode].confusion.counts[:, :-1] for result in results).tolist()
+    total: list[list[int]] = np.sum([result[mode].confusion.counts[:, :-1] for result in results], axis=0).tolist()
     return total
 
 
