@@ -21,7 +21,7 @@ from streamseg.types import U8, Roi
 FIELDS = 16
 """Numbers that the kernel is told of each picture, see `table`."""
 BLOCK = (4, 64)
-"""Rows and columns of the output that one program makes: 2 pixels a thread, 62 registers on sm_90, none spilled (ptxas);
+"""Rows and columns of the output that one program makes: 2 pixels a thread, 62 registers on sm_90, none spilled;
 510 programs a picture of 480x272. Chosen without a GPU to measure on."""
 
 
