@@ -26,7 +26,7 @@ from streamseg.inference import Inference
 from streamseg.ingest.reader import StreamReader, read_options
 from streamseg.metrics import StreamMetrics
 from streamseg.motion import MotionGate
-from streamseg.placement import Machine, here, place
+from streamseg.placement import CPU, Machine, here, place
 from streamseg.publish import Publisher
 from streamseg.types import StreamState
 
@@ -124,7 +124,8 @@ class Pipeline:
                 tick()
         finally:
             self._wind_up()
-            gc.unfreeze()  # else libraries (Triton) take what is left at the process's end for leaked, and say so
+            if self.placement.engines != [CPU]:
+                gc.unfreeze()  # else libraries (Triton) take what is left at the process's end for leaked, and say so
         if self._crash:
             raise self._crash
         seconds = time.monotonic() - began
