@@ -14,7 +14,8 @@ import torch
 from shapes import classes, labelled, write
 
 from streamseg.errors import ConfigError
-from streamseg.training import train
+from streamseg.training import read_recipe, train
+from streamseg.training.data import batches
 from streamseg.training.datasets import STREET, load
 from streamseg.training.kinds import Folders, Synthetic
 from streamseg.training.loop import fall
@@ -135,3 +136,18 @@ def test_a_class_that_is_not_drawn_stays_so_in_the_bundle(folder: Path, tmp_path
     bundle = write_bundle(done, tmp_path / "engine", None, tmp_path)
     assert bundle.undrawn == {0}
     assert (bundle.path / "curve.png").read_bytes() == done.curves.read_bytes()
+
+
+def test_the_last_epochs_see_whole_pictures_changed_less_where_the_recipe_says_so(folder: Path, tmp_path: Path) -> None:
+    finish = {"after": 0.5, "crop": [96, 64], "augment": {"scale": [1, 1], "aspect": 1, "rotate_degrees": 0, "flip": 0}}
+    plain = {"colour": 0, "grey": 0, "noise": 0, "blur": 0, "jpeg": 0}
+    finish["augment"] |= plain
+    path = write(tmp_path / "r.yaml", folder, crop=[64, 32], epochs=4, finish=finish)
+    recipe = read_recipe(path)
+    assert recipe.at(0.49).crop == (64, 32)
+    last = recipe.at(0.5)
+    sets = [load(one, recipe.names, None, tmp_path) for one in recipe.datasets]
+    whole = {rgb.tobytes() for rgb in sets[0].rgb}
+    batch = next(batches(sets, last, 2, 0))
+    assert {rgb.tobytes() for rgb in batch.rgb} <= whole
+    train(path, out=tmp_path / "run")  # two sizes in one run

@@ -146,8 +146,8 @@ class Run:
             self.frozen.at(self.place.epoch)
             for rgb, labels in weak_sets(self.sets, self.share_done):
                 labels.refine(rgb, self._chances)
-            threads = self.recipe.loader_threads
-            for batch in batches(self.sets, self.recipe, self.place.epoch, self.place.step, threads):
+            now = self.recipe.at(max(self.place.epoch / self.recipe.epochs, self._share_of_time()))
+            for batch in batches(self.sets, now, self.place.epoch, self.place.step, now.loader_threads):
                 self._learn(batch, show)
                 raise_held()
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:

@@ -15,6 +15,12 @@ Chance = Annotated[float, Field(ge=0, le=1)]
 Channel = Annotated[int, Field(ge=0, le=255)]
 
 
+def _multiples(crop: tuple[int, int] | None) -> tuple[int, int] | None:
+    if crop and any(side % 32 for side in crop):
+        raise ValueError("must be multiples of 32")
+    return crop
+
+
 class ClassRecipe(Model):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     colour: tuple[Channel, Channel, Channel]
@@ -41,6 +47,18 @@ class Augment(Model):
     paste_classes: tuple[str, ...] = ()
     paste_across: bool = False
     """The second picture is of any data set, not of the same: objects are seen in places where they never were."""
+
+
+class Finish(Model):
+    """The end of the schedule, near to what the network will see: whole pictures, changed less. Crops are smaller than
+    pictures, and enlarged ones teach another size of things (FixRes, Touvron et al. 2019)."""
+
+    after: Chance = 0.75
+    """The share of the schedule after which it begins (with an epoch)."""
+    crop: tuple[Count, Count] | None = None
+    augment: Augment | None = None
+
+    _crop = field_validator("crop")(_multiples)
 
 
 class Losses(Model):
@@ -119,17 +137,13 @@ class Recipe(Model):
     warmup_epochs: Annotated[float, Field(ge=0)] = 3
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     augment: Augment = Augment()
+    finish: Finish | None = None
     losses: Losses = Losses()
     loader_threads: Annotated[int, Field(ge=0)] = 0
     """Threads that read and change pictures; 0: as many as there are cores."""
     seed: int = 0
 
-    @field_validator("crop")
-    @classmethod
-    def _multiples(cls, crop: tuple[int, int]) -> tuple[int, int]:
-        if any(side % 32 for side in crop):
-            raise ValueError("must be multiples of 32")
-        return crop
+    _crop = field_validator("crop")(_multiples)
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -152,6 +166,13 @@ class Recipe(Model):
     @property
     def names(self) -> list[str]:
         return [c.name for c in self.classes]
+
+    def at(self, done: float) -> Recipe:
+        """The recipe that an epoch follows which begins at `done` (0..1) of the schedule."""
+        if not self.finish or done < self.finish.after:
+            return self
+        changed = {"crop": self.finish.crop or self.crop, "augment": self.finish.augment or self.augment}
+        return self.model_copy(update=changed)
 
 
 def _fault(one: DataSet, names: list[str], *, taught: bool) -> str:
