@@ -88,11 +88,14 @@ def test_tensorrt_that_does_not_load_leaves_the_work_to_others(
     assert len(lines) == 2
 
 
-@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
-def test_fp16_is_refused_where_it_is_not(backend: str) -> None:
+@pytest.mark.parametrize(
+    ("backend", "precision", "fault"),
+    [("openvino", "fp16", "has no fp16"), ("onnxruntime", "fp16", "no fp16"), ("onnxruntime", "bf16", "not in bf16")],
+)
+def test_a_precision_is_refused_where_it_is_not(backend: str, precision: backends.Precision, fault: str) -> None:
     bundle = find("street-edge")
-    with pytest.raises(BackendUnavailable, match="has no fp16"):
-        backends.BACKENDS[backend][1](bundle.program, CompileOptions(480, 272, "fp16", 1))
+    with pytest.raises(BackendUnavailable, match=fault):
+        backends.BACKENDS[backend][1](bundle.program, CompileOptions(480, 272, precision, 1))
 
 
 def test_choosing_imports_no_backend() -> None:

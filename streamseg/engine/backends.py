@@ -104,6 +104,8 @@ def _onnxruntime(model: onnx.ModelProto, options: CompileOptions) -> Program:
     from streamseg.engine.onnxruntime_backend import OnnxRuntimeProgram
 
     _no_half("onnxruntime", options)
+    if options.precision == "bf16":
+        raise BackendUnavailable("backend 'onnxruntime' computes in fp32 on a CPU, not in bf16; choose auto or fp32")
     return OnnxRuntimeProgram(model, options)
 
 
