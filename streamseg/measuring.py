@@ -46,6 +46,10 @@ def evaluate(
         str | None,
         typer.Option(metavar="CLASS,…", help="The classes that a clip's mask of moving objects (.npz) shows."),
     ] = None,
+    ignore: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS,…", help="Of labelled pictures: classes whose pixels do not count (void)."),
+    ] = None,
     confusion: Annotated[
         Path | None, typer.Option(help="Draw which class is taken for which, in percent, to this picture.")
     ] = None,
@@ -74,7 +78,7 @@ def evaluate(
         options |= {"smoothing.mode": name or None, "smoothing.strength": strength or None}
         skip = ["streams[0].motion.skip=true"] if mode.endswith("+skip") else []
         configs[mode] = configured("synthetic://street", [*(overrides or []), *skip], options)
-    shown = foreground.split(",") if foreground else []
+    shown, ignored = (names.split(",") if names else [] for names in (foreground, ignore))
     if confusion is not None:
         from streamseg.evaluation import matrix
 
@@ -82,12 +86,12 @@ def evaluate(
         if len(configs) > 1:
             raise ConfigError("--confusion takes one way of smoothing")
     if len(data) > 1 or len(configs) > 1 or video or modes[0].endswith("+skip"):
-        if save_labels or record:
-            raise ConfigError(f"--{'save-labels' if save_labels else 'record'} takes one clip and one way of smoothing")
+        if alone := [n for n, v in (("save-labels", save_labels), ("record", record), ("ignore", ignore)) if v]:
+            raise ConfigError(f"--{alone[0]} takes one set of data and one way of smoothing")
         return _compared(configs, data, shown, video, confusion, as_json)
     from streamseg.evaluation import evaluate as evaluation
 
-    report = evaluation.run(configs[modes[0]], data[0], split, save_labels, shown)
+    report = evaluation.run(configs[modes[0]], data[0], split, save_labels, shown, ignored)
     if confusion is not None:
         of = f"{data[0]} {split}" if Path(data[0]).is_dir() else data[0]
         _draw_confusion(confusion, report.get("confusion"), engine, f"{report['engine']} on {of}")

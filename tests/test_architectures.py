@@ -26,6 +26,7 @@ SIZES = {
     "ddrnet23-slim": (5.7, 0.01),  # paper
     "pidnet-s": (7.6, 0.01),  # paper
     "unet": (31.0, 0.005),  # the paper's layers: 31.03 M; batch norm's scales instead of biases
+    "espnet": (0.36, 0.03),  # paper
     "fast-scnn": (1.11, 0.03),  # paper; it does not say what its pyramid is made of
 }
 

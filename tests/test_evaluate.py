@@ -105,6 +105,21 @@ def test_void_pixels_count_nowhere(tiny_engine: Path, folder: Callable[..., Path
     assert report["miou"] == report["pixel_accuracy"] == 1.0
 
 
+def test_classes_that_are_ignored_count_neither_as_true_nor_in_the_mean(
+    tiny_engine: Path, folder: Callable[..., Path], predicted: tuple[Path, U8]
+) -> None:
+    report = run(tiny_engine, folder(black_is_white_on_the_left), ignore=[NAMES[WHITE]])
+    assert NAMES[WHITE] not in report["iou"]
+    assert report["miou"] == 1.0  # what was wrong was white in truth
+    flipped = run(tiny_engine, folder(black_is_white_on_the_left, "other"), split="other", ignore=[NAMES[BLACK]])
+    labels = predicted[1]
+    missed = (labels == BLACK)[:, :, : SIZE[0] // 2].sum()  # truly white, seen as what is ignored: wrong all the same
+    white = (labels == WHITE).sum()
+    assert flipped["iou"][NAMES[WHITE]] == pytest.approx(white / (white + missed), abs=1e-3)
+    with pytest.raises(ConfigError, match="no class 'dog'"):
+        run(tiny_engine, folder(split="third"), split="third", ignore=["dog"])
+
+
 def test_a_confusion_of_two_classes_costs_both(
     tiny_engine: Path, folder: Callable[..., Path], predicted: tuple[Path, U8]
 ) -> None:

@@ -7,13 +7,16 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from bringing import Bring, answer, left_alone
 from foreign_models import picture
 
+from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError, EngineError
+from streamseg.evaluation.accuracy import Confusion
 from streamseg.models import ARCHITECTURES, build
 
 
@@ -41,6 +44,16 @@ def test_a_saved_network_comes_back_as_an_engine(architecture: str, bring: Bring
     assert (bundle.path / "weights.pt").is_file()  # what a recipe's `init` starts from
     assert bundle.manifest.parameters
     assert bundle.manifest.gmac
+
+
+def test_a_checkpoint_that_takes_blue_first_is_given_it_so(bring: Bring, tmp_path: Path) -> None:
+    path = saved(tmp_path, "edge")
+    options = ("--architecture", "edge", "--classes", "a,b,c,d,e", "--size", "160x96", "--mean", "0.5", "--std", "0.25")
+    plain = bring(path, *options)
+    swapped = bring(path, *options, "--bgr", name="swapped")
+    rgb = picture()
+    np.testing.assert_array_equal(answer(swapped, rgb), answer(plain, np.ascontiguousarray(rgb[..., ::-1])))
+    assert (answer(swapped, rgb) != answer(plain, rgb)).any()
 
 
 @pytest.mark.parametrize(
@@ -120,3 +133,20 @@ def test_published_espnetv2_checkpoints_load_key_by_key(
     assert "526 of 526 tensors" in told
     assert "missing:   none" in told
     assert "person" in told
+
+
+@pytest.mark.shared
+def test_the_published_espnet_is_as_accurate_on_camvid_as_was_measured(bring: Bring, shared_data: Path) -> None:
+    """57.2 mIoU on the test split, of all pictures; every sixth here. Its pixels are BGR, normalised, over 255."""
+    path = shared_data / "models/espnet_p_2_q_8_camvid.pth"
+    names = "sky,building,pole,road,pavement,tree,sign,fence,car,pedestrian,bicyclist,unlabelled"
+    pixels = ("--bgr", "--mean", "110.257,108.362,104.991", "--std", "18376,18526,17813")
+    bundle = bring(path, "--architecture", "espnet", "--classes", names, "--size", "480x360", *pixels)
+    program = Engine(bundle, smoothing="off", precision="fp32", size=(480, 360)).program((480, 360))
+    seen = Confusion(12)
+    for still in sorted((shared_data / "camvid/test").iterdir())[::6]:
+        truth = cv2.imread(str(shared_data / "camvid/testannot" / f"{still.stem}.png"), cv2.IMREAD_UNCHANGED)
+        rgb = np.ascontiguousarray(cv2.imread(str(still))[..., ::-1])
+        labels = program.run([rgb], [program.new_state()], [-1.0])[0]()
+        seen.add(labels, np.where(truth < 11, truth, 255).astype(np.uint8))
+    assert seen.iou()[:11].mean() > 0.55

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,14 @@ class Confusion:
         pairs = np.minimum(predicted, self.classes) + true.astype(np.int32) * (self.classes + 1)
         known = np.bincount(pairs.ravel(), minlength=self.counts.size)[: self.counts.size]
         self.counts += known.reshape(self.counts.shape)
+
+    def without(self, ids: Collection[int]) -> Confusion:
+        """The same, pixels of these classes left out; one of them in the place of another class is an error of that."""
+        kept = [i for i in range(self.classes) if i not in ids]
+        rest = Confusion(len(kept))
+        rest.counts[:, :-1] = self.counts[np.ix_(kept, kept)]
+        rest.counts[:, -1] = self.counts[kept].sum(1) - rest.counts.sum(1)
+        return rest
 
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union per class, f64 [K]; nan for a class neither predicted nor present."""

@@ -52,7 +52,12 @@ class Still:
 
 
 def run(
-    config: Config, data: Path | str, split: str, save_labels: Path | None = None, foreground: Sequence[str] = ()
+    config: Config,
+    data: Path | str,
+    split: str,
+    save_labels: Path | None = None,
+    foreground: Sequence[str] = (),
+    ignore: Sequence[str] = (),
 ) -> dict[str, Any]:
     """{"miou", "pixel_accuracy", "iou": {class: IoU or None}, "confusion": pixels [true][predicted], "pictures", …}.
     Raises ConfigError, EngineError.
@@ -60,14 +65,18 @@ def run(
     `config` chooses engine, backend, precision and smoothing. Everything is analysed at the size that the daemon would
     choose; pictures each for itself, clips smoothed from frame to frame and measured over time too (see `temporal`).
     Of a stream with a `roi`, only the labels inside count.
-    `data` may be a `synthetic://street` URL; `foreground` names the classes that a mask of moving objects shows.
+    `data` may be a `synthetic://street` URL; `foreground` names the classes that a mask of moving objects shows;
+    pixels of the classes `ignore` do not count (pictures only).
     """
     engine = engine_of(config, threads=os.cpu_count() or 1)
+    ignored = class_ids(engine.classes, ignore)
     begin = time.monotonic()
     if str(data).startswith("synthetic://"):
-        measured = _street(engine, StreetSpec.from_url(str(data)))
+        measured = _street(engine, StreetSpec.from_url(str(data)), ignored)
     elif (data := Path(data)).is_dir():
-        measured = _pictures(engine, labelled(data, split))
+        measured = _pictures(engine, labelled(data, split), ignored)
+    elif ignored:
+        raise ConfigError("--ignore is for labelled pictures; clips ignore what is 255 in their labels")
     elif data.is_file():
         measured = _clip(engine, data, save_labels, class_ids(engine.classes, foreground))
     else:
@@ -84,8 +93,9 @@ def class_ids(classes: Sequence[ClassInfo], names: Sequence[str]) -> list[int]:
     return [ids[name] for name in names]
 
 
-def accuracy(scored: Confusion, classes: Sequence[ClassInfo]) -> dict[str, Any]:
-    """The part of a report that every kind of truth allows, but for the matrix itself."""
+def accuracy(scored: Confusion, classes: Sequence[ClassInfo], ignored: Sequence[int] = ()) -> dict[str, Any]:
+    """The part of a report that every kind of truth allows (but for the matrix), without the classes `ignored`."""
+    scored, classes = scored.without(ignored), [c for c in classes if c.id not in ignored]
     return {
         "miou": rounded(scored.miou()),
         "miou_present": rounded(scored.miou_present()),
@@ -104,22 +114,22 @@ def of_pictures(config: Config, labelled: Iterable[tuple[U8, U8]]) -> dict[str, 
     return _pictures(engine_of(config, threads=os.cpu_count() or 1), labelled)
 
 
-def _pictures(engine: Engine, labelled: Iterable[tuple[U8, U8]]) -> dict[str, Any]:
+def _pictures(engine: Engine, labelled: Iterable[tuple[U8, U8]], ignored: Sequence[int] = ()) -> dict[str, Any]:
     confusion, count = Confusion(len(engine.classes)), 0
     for index, (rgb, truth) in enumerate(labelled):
         _count(confusion, engine, _still_frame(index, rgb), truth)
         count += 1
-    return {"pictures": count} | accuracy(confusion, engine.classes) | matrix(confusion)
+    return {"pictures": count} | accuracy(confusion, engine.classes, ignored) | matrix(confusion)
 
 
-def _street(engine: Engine, spec: StreetSpec) -> dict[str, Any]:
+def _street(engine: Engine, spec: StreetSpec, ignored: Sequence[int]) -> dict[str, Any]:
     """`spec.frames` pictures (50 by default), two seconds apart, of the drawn street with its exact labels."""
     street = Street(spec.seed, spec.width, spec.height, spec.fps)
     confusion, count = Confusion(len(engine.classes)), spec.frames or 50
     for index in range(count):
         rgb, truth = street.frame(round(index * 2 * spec.fps))
         _count(confusion, engine, _still_frame(index, rgb), truth)
-    return {"pictures": count} | accuracy(confusion, engine.classes) | matrix(confusion)
+    return {"pictures": count} | accuracy(confusion, engine.classes, ignored) | matrix(confusion)
 
 
 def _count(confusion: Confusion, engine: Engine, frame: Frame, truth: U8) -> None:

@@ -98,7 +98,7 @@ def _from_checkpoint(request: Request, frame: Frame, folder: Path) -> tuple[Proo
     assert request.architecture is not None
     loaded = checkpoint.load(request.source, request.architecture, len(request.classes))
     exported = folder / "network.onnx"
-    export_network(loaded.model, exported)
+    export_network(checkpoint.Reversed(loaded.model) if request.wish.bgr else loaded.model, exported)
     network = onnx.load(exported)
     exported.unlink()
     width, height = request.wish.size or (512, 288)
@@ -106,7 +106,8 @@ def _from_checkpoint(request: Request, frame: Frame, folder: Path) -> tuple[Proo
     entry = InputEntry(width=width, height=height, multiple=onnx_model.multiple_of(width, height), mean=mean, std=std)
     bundle = _written(request, folder, network, entry)
     weights.write(folder, request.architecture, [c.name for c in request.classes], loaded.model)
-    notes = {"size": f"{width}x{height}, and others", "pixels": f"mean {mean}, std {std}, of RGB in 0..1"}
+    order = ", taken as BGR" if request.wish.bgr else ""
+    notes = {"size": f"{width}x{height}, and others", "pixels": f"mean {mean}, std {std}, of RGB in 0..1{order}"}
     return prove.prove(bundle, frame, None), {**loaded.notes, **notes}
 
 

@@ -38,6 +38,19 @@ class Loaded:
     notes: Mapping[str, str]
 
 
+class Reversed(nn.Module):
+    """A network that takes blue, green, red, for pictures that are red, green, blue."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("order", torch.tensor([2, 1, 0]))
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.network(image[:, self.order])
+        return logits
+
+
 def load(path: Path, architecture: str, classes: int) -> Loaded:
     """Raises EngineError for what is no checkpoint, or not of this network; ConfigError for an unknown one."""
     model = build(architecture, classes)

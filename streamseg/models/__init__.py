@@ -22,6 +22,7 @@ ARCHITECTURES: dict[str, str] = {
     "unet": "unet.UNet",
     "deeplabv3plus-mobilenetv2": "deeplabv3plus.DeepLabV3Plus",
     "fast-scnn": "fast_scnn.FastScnn",
+    "espnet": "espnet.EspNet",
     "espnetv2": "espnetv2.EspNetV2",
 }
 """Where each is: module and class, imported when it is built. A class says the `stride` that a picture's sides are
