@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -28,7 +31,27 @@ app.add_typer(bench_cli.bench_app, name="bench")
 
 
 def main() -> None:
-    """The entry point: every StreamsegError becomes one line on stderr and an exit code."""
+    """The entry point."""
+    try:
+        _command()
+    except SystemExit as leaving:
+        _leave(leaving.code)
+        raise
+
+
+def _leave(code: Any) -> None:
+    """Ends the process at once if a thread is still held by a library, as by a connection attempt that nothing can
+    interrupt. Libraries would be torn down while it runs in them, and now and then that is a segmentation fault."""
+    if all(thread is threading.current_thread() or not thread.daemon for thread in threading.enumerate()):
+        return
+    with suppress(OSError, ValueError):  # nobody reads, or closed
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _command() -> None:
+    """Every StreamsegError becomes one line on stderr and an exit code."""
     try:
         app()
     except StreamsegError as error:
