@@ -1,5 +1,5 @@
 # streamseg on the CPU:            docker build -t streamseg .
-# on an NVIDIA GPU (CUDA 12):      docker build -t streamseg:gpu --target gpu .      (deploy/compose.gpu.yaml runs it)
+# on an NVIDIA GPU:               docker build -t streamseg:gpu --target gpu .      (deploy/compose.gpu.yaml runs it)
 #
 #   docker run --rm -p 127.0.0.1:5555:5555 streamseg run synthetic://street --bind tcp://0.0.0.0:5555 --set publish.insecure=true
 #

@@ -40,6 +40,7 @@ SIZE = (480, 272)
 @pytest.fixture
 def _nvdec() -> None:
     if why := missing(GPU):
+        assert "libnvcuvid" in why, why
         pytest.skip(f"the GPU is here, but cannot decode: {why}")
 
 
@@ -159,7 +160,11 @@ def test_the_daemon_decodes_scales_and_analyses_on_the_gpu(
     caplog.set_level(logging.INFO, "streamseg")
     file = str(clip("h264", frames=100, width=1280, height=720))
     streams = [{"id": name, "source": file} for name in ("a", "b", "c")]
-    settings = {"streams": streams, "engine": {"device": "cuda:0"}, "publish": {"bind": "tcp://127.0.0.1:*"}}
+    settings = {
+        "streams": streams,
+        "engine": {"device": "cuda:0", "backend": "torch-cuda"},
+        "publish": {"bind": "tcp://127.0.0.1:*"},
+    }
     pipeline = Pipeline(validated(settings))
     surfaces: list[object] = []
     monkeypatch.setattr(pipeline.engine, "run", noting(surfaces, pipeline.engine.run))
@@ -186,7 +191,8 @@ def noting(surfaces: list[object], run: Callable[[list[Frame]], list[Result]]) -
 def test_two_gpus_share_the_streams(clip: Clips) -> None:
     file = str(clip("h264", frames=100, width=640, height=360))
     streams = [{"id": name, "source": file} for name in ("a", "b", "c", "d")]
-    pipeline = Pipeline(validated({"streams": streams, "publish": {"bind": "tcp://127.0.0.1:*"}}))
+    engine = {"backend": "torch-cuda"}
+    pipeline = Pipeline(validated({"streams": streams, "engine": engine, "publish": {"bind": "tcp://127.0.0.1:*"}}))
     assert pipeline.placement.engines[:2] == ["cuda:0", "cuda:1"]
     try:
         pipeline.open()

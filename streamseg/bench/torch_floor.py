@@ -79,7 +79,8 @@ def kernels_ms(program: BatchedProgram, batch: int) -> float | None:
                 for _ in range(RUNS):
                     again()
                 torch.cuda.synchronize(program.device.where)
-        spent_us = sum(each.self_device_time_total for each in profile.key_averages())
+        on_gpu = torch.autograd.DeviceType.CUDA
+        spent_us = sum(e.self_device_time_total for e in profile.key_averages() if e.device_type == on_gpu)
     except RuntimeError as error:
         log.warning("the kernels cannot be timed: %s", str(error).splitlines()[0])
         return None

@@ -34,7 +34,17 @@ def gpu_names() -> tuple[str, ...]:
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return ()
+    for index in range(count.value):
+        sleep_while_waiting(driver, index)
     return tuple(_name(driver, index) for index in range(count.value))
+
+
+def sleep_while_waiting(driver: ctypes.CDLL, index: int) -> None:
+    """Sets CU_CTX_SCHED_BLOCKING_SYNC on a GPU's primary context, which torch and FFmpeg share. FFmpeg refuses one that
+    is active with other flags ("Primary context already active with incompatible flags"), as torch makes it."""
+    device = ctypes.c_int(0)
+    if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), index) == 0:
+        driver.cuDevicePrimaryCtxSetFlags_v2(device, 4)
 
 
 def _name(driver: ctypes.CDLL, index: int) -> str:

@@ -76,7 +76,12 @@ class TensorRtBackend:
     def compile(self, model: onnx.ModelProto, options: CompileOptions) -> Program:
         """From the plan, which is built now, in minutes, if it is not there. Raises EngineError, Stopped."""
         key, plan = self.build(Wish(model, options), lambda share: True, log.info)
-        return self._program(self.layer(), plan.data, model, options, key)
+        try:
+            return self._program(self.layer(), plan.data, model, options, key)
+        except RuntimeError as error:  # out of memory
+            if isinstance(error, EngineError):
+                raise
+            raise EngineError(f"TensorRT cannot take the program: {str(error).splitlines()[0]}") from error
 
     def prepare(self, model: onnx.ModelProto, options: CompileOptions, stop: threading.Event) -> None:
         self.build(Wish(model, options), lambda share: not stop.is_set(), log.info)

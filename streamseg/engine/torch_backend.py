@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from streamseg.engine.backends import CompileOptions
 from streamseg.engine.half import in_half
 from streamseg.engine.program import scores_shape, state_shape, up_to_scores
-from streamseg.engine.torch_device import CpuDevice, CudaDevice, Device, Download
+from streamseg.engine.torch_device import CAPTURE, CpuDevice, CudaDevice, Device, Download
 from streamseg.engine.torch_intake import Picture, fill
 from streamseg.engine.torch_walk import Bound, Walk
 from streamseg.errors import BackendUnavailable, EngineError
@@ -206,7 +206,7 @@ class BatchedProgram:
         given = self._shape, self._core, self._pool, self._make, self._device
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
         buckets: list[_Bucket] = []
-        with torch.inference_mode(), self._device.work(), exact:
+        with CAPTURE, torch.inference_mode(), self._device.work(), exact:
             for size in sizes_up_to(self.max_batch):
                 try:
                     buckets.append(_Bucket(size, *given))

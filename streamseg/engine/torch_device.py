@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,11 +16,17 @@ from typing import Protocol
 
 import torch
 
+from streamseg.errors import EngineError
+
 log = logging.getLogger("streamseg")
 WARM_UPS = 3
 """Runs before a capture: libraries choose their kernels and allocate then, which a capture must not see."""
-_CAPTURE = threading.Lock()
-"""torch allows one capture at a time in a process (a program may be captured while another one serves)."""
+CAPTURE = threading.RLock()
+"""Held while graphs are warmed up and captured. torch allows one capture at a time in a process (a program may be
+captured while another one serves), and cuDNN's flags, under which that happens, are the process's."""
+_STREAMS = 32
+"""So many does torch hand out on a GPU, in turn; then the same ones again."""
+_DEVICES: weakref.WeakSet[CudaDevice] = weakref.WeakSet()
 
 
 def no_cuda() -> str:
@@ -99,9 +106,13 @@ class CpuDevice:
 class _OnItsWay:
     tensor: torch.Tensor
     done: torch.cuda.Event
+    lent: list[torch.Tensor]
+    """What its work reads on other streams than it was allocated on. (`record_stream` would do, but what it keeps is
+    never freed again once a capture has failed: the allocator believes for ever that one is under way.)"""
 
     def wait(self) -> torch.Tensor:
         self.done.synchronize()
+        self.lent.clear()
         return self.tensor
 
 
@@ -113,8 +124,19 @@ class CudaDevice:
 
     def __init__(self, index: int = 0) -> None:
         self.where = torch.device("cuda", index)
-        self._up, self._work, self._down = (torch.cuda.Stream(self.where) for _ in range(3))
+        self.streams = self._up, self._work, self._down = self._fresh()
+        self._lent: list[torch.Tensor] = []
+        _DEVICES.add(self)
         self._pool = torch.cuda.graph_pool_handle()  # graphs of one program never run at once: they share memory
+
+    def _fresh(self) -> tuple[torch.cuda.Stream, ...]:
+        """Three that no other program has: work on one that is being captured would be recorded, not done."""
+        taken = {stream.cuda_stream for each in list(_DEVICES) for stream in each.streams}
+        every = (torch.cuda.Stream(self.where) for _ in range(_STREAMS))
+        free = {stream.cuda_stream: stream for stream in every if stream.cuda_stream not in taken}
+        if len(free) < 3:
+            raise EngineError(f"{self.where} has no streams left for another program")
+        return tuple(free.values())[:3]
 
     def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """From torch's cache of pinned memory, which gives a block out again only after its copies are done."""
@@ -124,7 +146,7 @@ class CudaDevice:
         with torch.cuda.stream(self._up):
             there = staged.to(self.where, non_blocking=True)
         self._work.wait_stream(self._up)
-        there.record_stream(self._work)
+        self._lent.append(there)
         return there
 
     def work(self) -> AbstractContextManager[object]:
@@ -139,11 +161,11 @@ class CudaDevice:
         with torch.cuda.stream(self._down):
             there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             there.copy_(tensor, non_blocking=True)
-            tensor.record_stream(self._down)
             # blocking: whoever waits sleeps; spinning would take a core from decoding
             done = torch.cuda.Event(blocking=True)
             done.record(self._down)
-        return _OnItsWay(there, done)
+        lent, self._lent = [*self._lent, tensor], []
+        return _OnItsWay(there, done, lent)
 
     def graph(self, function: Callable[[], None]) -> Callable[[], None]:
         """Falls back to the function itself, with a line in the log, where it cannot be captured."""
@@ -156,7 +178,7 @@ class CudaDevice:
             try:
                 # thread_local: another program may serve, and allocate, in its own thread meanwhile
                 with (
-                    _CAPTURE,
+                    CAPTURE,
                     torch.cuda.graph(captured, pool=self._pool, stream=self._work, capture_error_mode="thread_local"),
                 ):
                     function()

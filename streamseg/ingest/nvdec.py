@@ -9,24 +9,35 @@ memory (1080p: 3 MB), not one of the decoder's few surfaces, so pictures may wai
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import av
 import av.error
 from av.codec.hwaccel import HWAccel, hwdevices_available
 
+from streamseg.engine.machine import sleep_while_waiting
 from streamseg.ingest.picture import AvPicture, Scaler
 from streamseg.types import U8, Picture, Planes, Roi
 
 if TYPE_CHECKING:
     from streamseg.nvidia.surface import Surface
 
-UNUSABLE = (av.error.ExternalError, av.error.MemoryError, av.error.PermissionError, av.error.UnknownError)
-"""What opening with an `accelerator` raises where the GPU cannot be used (a driver that is not there is EPERM)."""
+UNUSABLE = (
+    av.error.ExternalError,
+    av.error.MemoryError,
+    av.error.OSError,
+    av.error.PermissionError,
+    av.error.UnknownError,
+)
+"""What opening with an `accelerator` raises where the GPU cannot be used: EPERM where there is no driver, ENOTSUP of a
+context with other flags."""
 
 
 def accelerator(gpu: int) -> HWAccel:
     """What has FFmpeg decode on that GPU, in the CUDA context that torch uses too."""
+    with suppress(OSError):  # no driver: FFmpeg says so
+        sleep_while_waiting(ctypes.CDLL("libcuda.so.1"), gpu)
     return HWAccel("cuda", device=str(gpu), allow_software_fallback=True, is_hw_owned=True)
 
 

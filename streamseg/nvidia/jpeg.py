@@ -94,7 +94,7 @@ class GpuJpegs:
         stream = torch.cuda.current_stream(picture.device).cuda_stream if picture.is_cuda else 0
         source = picture if picture.is_cuda else picture.numpy()
         why: object = "it does not say why"
-        with self._lock:
+        with self._lock, torch.cuda.device_of(picture):
             try:
                 image = nvimgcodec.as_image(source, stream)
                 made = self._encoders[device].encode(image, "jpeg", params=params, cuda_stream=stream)
