@@ -56,7 +56,9 @@ def import_engine(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx model, or a checkpoint (.pth, .pt).")],
     classes: Annotated[
         str,
-        typer.Option(help="voc, cityscapes, camvid, …; names with commas between; or a file, a name a line, or YAML."),
+        typer.Option(
+            help="voc, cityscapes, camvid, …; names with commas between; or a file, a name a line, YAML, JSON."
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="The engine's name [default: the file's].")] = None,
     out: Annotated[Path | None, typer.Option(help="The bundle's folder [default: engines/NAME].")] = None,

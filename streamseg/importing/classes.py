@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import colorsys
+import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +33,27 @@ _MOVES = """person people pedestrian human rider bicyclist cyclist motorcyclist 
 _MOVING = frozenset(_MOVES.split())
 
 
+# COCO's annotations, Ultralytics' data.yaml, transformers' config.json.
+_NUMBERED = ("classes", "names", "id2label", "categories")
+
+
 def parse(text: str) -> tuple[ClassEntry, ...]:
     """The classes in the order of their ids. Raises ConfigError, naming what is wrong.
 
-    `text`: one of `KNOWN`; names with commas between; or a file: a name a line, or YAML (a list of names, or of
-    `{name, colour, draw, moves}`, as in engine.yaml).
+    `text`: one of `KNOWN`; names with commas between; or a file: a name a line, or YAML or JSON: a list of names, or of
+    `{name, colour, draw, moves}`, as in engine.yaml; or what others keep with their models (`_NUMBERED`).
     """
     if text in KNOWN:
         return _known(text)
-    path = Path(text)
     given: Sequence[Any]
-    if path.is_file():
-        given = _of_file(path)
+    file = os.path.isfile(text)  # unlike Path's, it does not raise for a list that is longer than a name may be
+    if file:
+        given = _of_file(Path(text))
     elif "," in text:
         given = text.split(",")
     else:
         raise ConfigError(f"--classes {text!r} is no file, no list with commas, and none of {', '.join(KNOWN)}")
-    entries = _entries(given, where=text if path.is_file() else "--classes")
+    entries = _entries(given, where=text if file else "--classes")
     names = [entry.name for entry in entries]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"--classes: {', '.join(twice)} is named twice")
@@ -70,16 +76,40 @@ def _known(name: str) -> tuple[ClassEntry, ...]:
 
 def _of_file(path: Path) -> Sequence[Any]:
     try:
-        text = path.read_text("utf-8")
-        if path.suffix.lower() not in (".yaml", ".yml"):
+        text = path.read_text("utf-8-sig")
+        if path.suffix.lower() not in (".yaml", ".yml", ".json"):
             return [line for line in (raw.split("#")[0].strip() for raw in text.splitlines()) if line]
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"--classes: {path} cannot be read ({' '.join(str(error).split())})") from None
-    found = content.get("classes") if isinstance(content, dict) else content
+    if isinstance(content, dict):
+        content = next((content[key] for key in _NUMBERED if key in content), content)
+    found = _in_order(content, path)
     if not isinstance(found, list):
-        raise ConfigError(f"--classes: {path} holds no list of classes")
+        raise ConfigError(f"--classes: {path} holds no list of classes, by itself or under {', '.join(_NUMBERED)}")
     return found
+
+
+def _in_order(content: Any, path: Path) -> Any:
+    """A list of classes, of a mapping from ids or of entries that have an `id`; anything else as it is."""
+    if isinstance(content, Mapping) and content and all(str(key).isdecimal() for key in content):
+        numbered = {int(key): value for key, value in content.items()}
+    elif (
+        isinstance(content, list)
+        and content
+        and all(isinstance(c, dict) and isinstance(c.get("id"), int) for c in content)
+    ):
+        keep = {"name": "name", "color": "colour", "colour": "colour", "draw": "draw", "moves": "moves"}
+        numbered = {c["id"]: {keep[key]: value for key, value in c.items() if key in keep} for c in content}
+    else:
+        return content
+    if sorted(numbered) != list(range(len(numbered))):
+        ids = ", ".join(map(str, sorted(numbered)[:8]))
+        raise ConfigError(
+            f"--classes: {path} numbers its classes {ids}…; they must go from 0 without gaps, as in what the model "
+            "answers (list those in a file of their own, with the background if it has one)"
+        )
+    return [numbered[i] for i in range(len(numbered))]
 
 
 def _entries(given: Sequence[Any], where: str) -> tuple[ClassEntry, ...]:
