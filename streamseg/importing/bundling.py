@@ -52,6 +52,8 @@ class Imported:
 
 def run(request: Request) -> Imported:
     """Writes the bundle `request.folder`. Raises ConfigError or EngineError, and leaves nothing behind then."""
+    if request.source.is_dir():
+        raise ConfigError(f"{request.source} is a folder; the model's own file in it is wanted")
     if not request.source.is_file():
         raise ConfigError(f"there is no file {request.source}")
     if request.folder.exists() and not request.replace:

@@ -16,7 +16,7 @@ from onnx.utils import Extractor
 
 from streamseg.engine.smoothing import Graph
 from streamseg.errors import EngineError
-from streamseg.importing import heads, reading, tails, tracing
+from streamseg.importing import branches, heads, reading, tails, tracing
 from streamseg.importing.heads import Head, Wish
 from streamseg.importing.reading import shown
 from streamseg.importing.running import run
@@ -26,9 +26,11 @@ from streamseg.types import U8
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """`network` fulfils the contract. `source` is the model itself, whose tensor `output` is its own answer."""
+    """`network` fulfils the contract. `original` is the model as it was published, `source` the same brought up to
+    date; the tensor `output` is its own answer."""
 
     network: onnx.ModelProto = field(repr=False)
+    original: onnx.ModelProto = field(repr=False)
     source: onnx.ModelProto = field(repr=False)
     output: str
     head: Head
@@ -39,19 +41,30 @@ class Adapted:
 
     def own_labels(self, rgb: U8) -> U8:
         """The model's own answer to a picture u8 [H, W, 3] of the input's size, as labels [H, W], by its own graph."""
-        value = run(self.source, self.head.feed(rgb), [self.output])[self.output]
-        axis = tracing.class_axis(value.shape, self.tail.classes)
+        value = self._answer(self.head.feed(rgb))
+        if self.tail.flat is not None:  # [1,n,K] or [1,K,n]
+            last = value.shape[2] == self.tail.classes
+            value = value.reshape((*self.tail.flat, -1) if last else (-1, *self.tail.flat))
+        axis = tracing.class_axis(value.shape, self.tail.classes, (rgb.shape[0], rgb.shape[1]))
         if axis is not None:
             value = np.moveaxis(value, axis, -1).reshape(*_spatial(value.shape, axis), self.tail.classes)
             return np.asarray(_enlarged(np.asarray(value, np.float32), rgb).argmax(-1), np.uint8)
         value = np.squeeze(value)
         if self.tail.kind.startswith("foreground"):
             share = _enlarged(np.asarray(value, np.float32), rgb)
-            return np.asarray(share > (0.5 if self.tail.bounded else 0.0), np.uint8)
+            return np.asarray(share > (self.tail.full / 2 if self.tail.bounded else 0.0), np.uint8)
         import cv2
 
         size = (rgb.shape[1], rgb.shape[0])
         return np.asarray(cv2.resize(np.rint(value).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), np.uint8)
+
+    def _answer(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Of the original, so that nothing which was done to it can hide; where that can be run."""
+        name = shown(self.output)
+        try:
+            return run(self.original, {shown(key): value for key, value in feed.items()}, [name])[name]
+        except EngineError:  # an operator of 2017, or the tensor is of what was a function in it
+            return run(self.source, feed, [self.output])[self.output]
 
 
 def _spatial(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
@@ -76,25 +89,28 @@ def adapt(path: Path, classes: int, wish: Wish, output: str | None, rgb: U8) -> 
     One that takes a single size is given pictures of another aspect padded, unless `wish.stretch`: stretched people
     are found worse (DeepLabV3 at 513x513: 3.1 % of the shop's picture, padded 4.6 %).
     """
-    source = reading.read(path)
+    original, source = reading.read(path)
     head = heads.inspect(source, wish)
     feed = head.feed(fitted(rgb, (head.width, head.height)))
+    source = branches.without(source, feed)
 
     @cache
     def probe(name: str) -> NDArray[Any]:
         return run(source, feed, [name])[name]
 
-    name, why = tracing.choose(source, probe, classes, output)
-    tail = tracing.trace(source, name, probe, classes, (head.height, head.width))
+    size = (head.height, head.width)
+    name, why = tracing.choose(source, probe, classes, output, size)
+    tail = tracing.trace(source, name, probe, classes, size)
     network = _joined(source, head, tail)
-    fixed = head.fixed or not _resizable(network, head)
+    odd = head.width % 8 > 0 or head.height % 8 > 0
+    fixed = head.fixed or odd or not _resizable(network, head)
     multiple = multiple_of(head.width, head.height)
     if fixed:
-        smaller = None if wish.stretch else tails.padded(tail, probe(tail.tensor).shape, (head.height, head.width))
+        smaller = None if wish.stretch else tails.padded(tail, probe(tail.tensor).shape, size)
         if smaller is not None:
             head = replace(head, padded=True)
             tail, multiple = smaller
-        network = _joined(source, head, tail, only=None if head.padded else (head.height, head.width))
+        network = _joined(source, head, tail, only=None if head.padded else size)
     answer = probe(name)
     notes = {
         **head.notes,
@@ -102,10 +118,11 @@ def adapt(path: Path, classes: int, wish: Wish, output: str | None, rgb: U8) -> 
         "taken": "; ".join((tail.kind, *tail.steps)),
     }
     if fixed and not head.fixed:
-        notes["size"] = f"{head.width}x{head.height}, no other (it states any, but fails at others)"
+        reason = "sizes of any aspect must be of eights" if odd else "it states any, but fails at others"
+        notes["size"] = f"{head.width}x{head.height}, no other ({reason})"
     if head.padded:
         notes["size"] += "; other aspects are padded, not stretched"
-    return Adapted(network, source, name, head, tail, fixed, multiple, notes)
+    return Adapted(network, original, source, name, head, tail, fixed, multiple, notes)
 
 
 def fitted(rgb: U8, size: tuple[int, int]) -> U8:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from streamseg.errors import EngineError
 
 Array = NDArray[Any]
+_PLACE = re.compile(r"/\S+\.(?:h|cc):\d+ .*?\) (?=[A-Z])")
+"""Where in ONNX Runtime's source an error is from: a C++ signature that may be longer than the reason after it."""
 
 
 def run(model: onnx.ModelProto, feed: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
@@ -29,7 +32,8 @@ def run(model: onnx.ModelProto, feed: Mapping[str, Array], names: Sequence[str])
         return dict(zip(names, execute(asked.SerializeToString(), dict(feed), list(names)), strict=True))
     except Exception as error:  # each library raises a family of its own
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise EngineError(f"the model cannot be run: {lines[-1][:300] if lines else type(error).__name__}") from None
+        reason = _PLACE.sub("", lines[-1])[:300] if lines else type(error).__name__
+        raise EngineError(f"the model cannot be run: {reason}") from None
 
 
 def _onnxruntime(model: bytes, feed: dict[str, Array], names: list[str]) -> Sequence[Array]:

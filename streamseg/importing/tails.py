@@ -34,7 +34,10 @@ class Tail:
     within: tuple[int, int] | None = None
     """(H, W) of the only picture that the model takes, when smaller ones are padded to it."""
     bounded: bool = False
-    """Whether the model's own answer of one foreground is between 0 and 1."""
+    """Whether the model's own answer of one foreground is between 0 and `full`."""
+    full: float = 1.0
+    flat: tuple[int, int] | None = None
+    """(h, w) of its own answer, where that is a list of pixels."""
     steps: tuple[str, ...] = ()
 
     def add(self, g: Graph) -> None:
@@ -45,6 +48,8 @@ class Tail:
             x = _resampled(g, x, self.aligned, self.within)
         elif self.within is not None:
             x = _cropped(g, x, self.within)
+        if self.kind == "foreground-probability" and self.full != 1:
+            x = g.op("Mul", x, g.constant("share", 1 / self.full))
         if self.kind == "probabilities":
             x = g.op("Log", g.op("Max", x, g.constant("least", 1e-7)))
         elif self.kind == "labels":
