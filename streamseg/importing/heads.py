@@ -9,11 +9,12 @@ from typing import Literal
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from streamseg.engine.bundle import Triple
 from streamseg.engine.smoothing import Graph
 from streamseg.errors import ConfigError, EngineError
+from streamseg.importing import scaling
 from streamseg.importing.reading import shown
 
 Layout = Literal["nchw", "nhwc"]
@@ -22,8 +23,18 @@ IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 RAW: tuple[Triple, Triple] = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
 """Pixels as they are, 0..255."""
 UNIT: tuple[Triple, Triple] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-_TYPES = {
+SIGNED: tuple[Triple, Triple] = ((128 / 255, 128 / 255, 128 / 255), (1 / 255, 1 / 255, 1 / 255))
+"""Bytes less 128, as quantised models take them whose input is i8."""
+SMALLEST, LARGEST = 32, 8192
+"""Of a picture's sides, as in engine.yaml."""
+_WHOLE = {
     TensorProto.UINT8: np.uint8,
+    TensorProto.INT8: np.int8,
+    TensorProto.INT32: np.int32,
+    TensorProto.INT64: np.int64,
+}
+_TYPES = {
+    **_WHOLE,
     TensorProto.FLOAT: np.float32,
     TensorProto.FLOAT16: np.float16,
     TensorProto.DOUBLE: np.float64,
@@ -78,6 +89,8 @@ class Head:
             tensor = g.op("Gather", tensor, g.constant("bgr", [2, 1, 0], np.int64), axis=1)
         if self.layout == "nhwc":
             tensor = g.op("Transpose", tensor, perm=[0, 2, 3, 1])
+        if self.kind in _WHOLE:
+            tensor = g.op("Round", tensor)  # a cast cuts off
         g.add("Cast" if self.kind != TensorProto.FLOAT else "Identity", [tensor], self.name, **self._type())
 
     def _padded(self, g: Graph, tensor: str) -> str:
@@ -97,7 +110,7 @@ class Head:
         image = (rgb / 255.0 - mean) / std
         image = image[..., ::-1] if self.bgr else image
         image = (image if self.layout == "nhwc" else image.transpose(2, 0, 1))[None]
-        if self.kind == TensorProto.UINT8:
+        if self.kind in _WHOLE:
             image = np.rint(image)
         return {self.name: np.ascontiguousarray(image).astype(_TYPES[self.kind])}
 
@@ -107,8 +120,9 @@ def inspect(model: onnx.ModelProto, wish: Wish) -> Head:
     value = _picture_input(model)
     name, kind = value.name, value.type.tensor_type.elem_type
     if kind not in _TYPES:
-        wanted = "u8, f16, f32 or f64"
-        raise EngineError(f"input {shown(name)} is {helper.tensor_dtype_to_string(kind)}; a picture is {wanted}")
+        raise EngineError(
+            f"input {shown(name)} is {_type(kind)}; a picture is of bytes, whole numbers, f16, f32 or f64"
+        )
     dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     if dims[0] > 1:
         raise EngineError(f"the model is made for batches of {dims[0]}; export it for 1, or for any")
@@ -117,7 +131,7 @@ def inspect(model: onnx.ModelProto, wish: Wish) -> Head:
     size = _size(width, height, wish.size)
     mean, std, pixels = _normalisation(model, name, kind, wish)
     notes = {
-        "input": f"{shown(name)}, {helper.tensor_dtype_to_string(kind).removeprefix('TensorProto.').lower()}",
+        "input": f"{shown(name)}, {_type(kind)}",
         "layout": f"{layout.upper()} ({why})",
         "size": f"{size[0]}x{size[1]}" + (", no other" if width or height else ", and others"),
         "pixels": pixels + (", BGR" if wish.bgr else ", RGB"),
@@ -132,9 +146,14 @@ def _picture_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     inputs = list(model.graph.input)
     if len(inputs) != 1:
         names = ", ".join(shown(value.name) for value in inputs) or "none"
-        raise EngineError(f"a model with one input, the picture, is wanted; this one has {len(inputs)}: {names}")
-    if not inputs[0].type.HasField("tensor_type") or len(inputs[0].type.tensor_type.shape.dim) != 4:
-        rank = len(inputs[0].type.tensor_type.shape.dim)
+        raise EngineError(
+            f"a model with one input, the picture, is wanted; this one has {len(inputs)}: {names}; export it with all "
+            "others as constants"
+        )
+    if not inputs[0].type.tensor_type.HasField("shape"):
+        raise EngineError(f"input {shown(inputs[0].name)} does not state its dimensions; export it with them")
+    rank = len(inputs[0].type.tensor_type.shape.dim)
+    if rank != 4:
         raise EngineError(
             f"input {shown(inputs[0].name)} has {rank} dimensions; a picture has 4: batch, channels, h, w"
         )
@@ -161,6 +180,10 @@ def _layout(model: onnx.ModelProto, name: str, dims: list[int], wish: Layout | N
     return "nchw", "assumed; --layout nhwc says otherwise"
 
 
+def _type(kind: int) -> str:
+    return str(helper.tensor_dtype_to_string(kind)).removeprefix("TensorProto.").lower()
+
+
 def _dims(dims: list[int]) -> str:
     return "[" + ", ".join(str(n or "?") for n in dims) + "]"
 
@@ -171,6 +194,10 @@ def _size(width: int, height: int, wish: tuple[int, int] | None) -> tuple[int, i
     asked = wish or (width, height)
     if (width and width != asked[0]) or (height and height != asked[1]):
         raise ConfigError(f"--size {asked[0]}x{asked[1]}: the model takes {width or 'any'}x{height or 'any'} only")
+    if min(asked) < SMALLEST or max(asked) > LARGEST:
+        raise EngineError(
+            f"the model takes {asked[0]}x{asked[1]}; pictures have sides of {SMALLEST} to {LARGEST} pixels"
+        )
     return asked
 
 
@@ -194,10 +221,14 @@ def _normalisation(model: onnx.ModelProto, name: str, kind: int, wish: Wish) -> 
         return said
     if kind == TensorProto.UINT8:
         return *RAW, "0..255 (bytes)"
-    value = _first_constant(model, name)
+    if kind == TensorProto.INT8:
+        return *SIGNED, "-128..127 (signed bytes)"
+    if kind in _WHOLE:
+        return *RAW, "0..255 (whole numbers)"
+    value = scaling.first(model, name)
     if value is not None:
         op, size = value
-        if (op in ("Div", "Sub") and size > 1.5) or (op == "Mul" and size < 0.1) or (op == "Add" and size > 1.5):
+        if size < 0.1 if op == "Mul" else size > 1.5:
             return *RAW, f"0..255 (the model itself begins with {op} by {size:.4g})"
         return *UNIT, f"0..1 (the model itself begins with {op} by {size:.4g})"
     return *IMAGENET, "ImageNet's mean and std, assumed; --mean and --std, or --pixels, say otherwise"
@@ -218,27 +249,3 @@ def _said(mean: Triple, std: Triple | None) -> tuple[Triple, Triple, str]:
 
 def _triple(values: Triple) -> str:
     return f"{values[0]:g}" if len(set(values)) == 1 else "(" + ", ".join(f"{v:g}" for v in values) + ")"
-
-
-def _first_constant(model: onnx.ModelProto, name: str) -> tuple[str, float] | None:
-    """(operator, largest magnitude of its constant) where the model first of all scales or shifts its input."""
-    weights = {weight.name: weight for weight in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            weights[node.output[0]] = node.attribute[0].t
-    for _ in range(8):
-        users = [node for node in model.graph.node if name in node.input and node.op_type != "Shape"]
-        if len(users) != 1:
-            return None
-        node = users[0]
-        if node.op_type in ("Cast", "Transpose", "Identity"):
-            name = node.output[0]
-            continue
-        if node.op_type in ("Sub", "Add", "Mul", "Div") and node.input[1] in weights:
-            size = float(np.abs(numpy_helper.to_array(weights[node.input[1]])).max())
-            if size in (0.0, 1.0):  # changes nothing, as dequantised models have it
-                name = node.output[0]
-                continue
-            return node.op_type, size
-        return None
-    return None
