@@ -3,13 +3,16 @@ the same code: PyAV's planes through DLPack, the (interpreted) kernel into the b
 
 from __future__ import annotations
 
+import errno
 import time
 from dataclasses import replace
 from functools import cache
 
 import av
+import av.error
 import numpy as np
 import pytest
+from clips import Clips
 
 torch = pytest.importorskip("torch", reason="no torch")
 pytest.importorskip("triton", reason="no Triton (pip install 'streamseg[cuda]')")
@@ -22,9 +25,14 @@ from streamseg.engine.tiling import Tiling, View  # noqa: E402
 from streamseg.engine.torch_backend import torch_program  # noqa: E402
 from streamseg.engine.torch_device import CpuDevice, CudaDevice  # noqa: E402
 from streamseg.engine.torch_intake import fill  # noqa: E402
+from streamseg.errors import SourceError  # noqa: E402
+from streamseg.ingest import capture  # noqa: E402
+from streamseg.ingest.frames import source_frames  # noqa: E402
 from streamseg.ingest.nvdec import GpuPicture, missing, picture_on_gpu  # noqa: E402
 from streamseg.ingest.picture import AvPicture, Scaler  # noqa: E402
+from streamseg.ingest.reader import ReadOptions  # noqa: E402
 from streamseg.nvidia import nv12  # noqa: E402
+from streamseg.source import parse  # noqa: E402
 from streamseg.synthetic import Street  # noqa: E402
 from streamseg.types import U8, Frame, Picture, Roi  # noqa: E402
 
@@ -144,3 +152,28 @@ def test_what_nvdec_lacks_is_told() -> None:
         assert "libnvcuvid" in missing(0) or "GPU 0" in missing(0)
     else:
         assert missing(0) == "" or "libnvcuvid" in missing(0)
+
+
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.ENOTSUP], ids=["no driver", "a context with other flags"])
+def test_a_stream_that_the_gpu_refuses_is_decoded_by_the_cpu(
+    refusal: int, clip: Clips, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(gpu: int) -> None:
+        av.error.err_check(-refusal)
+
+    monkeypatch.setattr(capture, "accelerator", refuse)
+    frames = list(source_frames(parse(str(clip("h264", frames=10))), ReadOptions(gpu=0)))
+    assert len(frames) == 10
+    assert "GPU 0 does not decode" in caplog.text
+
+
+def test_a_fault_of_the_source_is_not_laid_on_the_gpu(
+    clip: Clips, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lost(gpu: int) -> None:
+        av.error.err_check(-errno.ECONNREFUSED)
+
+    monkeypatch.setattr(capture, "accelerator", lost)
+    with pytest.raises(SourceError):
+        list(source_frames(parse(str(clip("h264", frames=10))), ReadOptions(gpu=0)))
+    assert "GPU 0" not in caplog.text

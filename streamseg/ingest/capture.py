@@ -15,7 +15,7 @@ import av.error
 from streamseg.errors import SourceCorrupt, SourceNoVideo, SourceTimeout
 from streamseg.ingest.clock import CameraClock
 from streamseg.ingest.faults import translated
-from streamseg.ingest.nvdec import UNUSABLE, accelerator, on_gpu, picture_on_gpu
+from streamseg.ingest.nvdec import accelerator, on_gpu, picture_on_gpu, unusable
 from streamseg.ingest.pace import Pacer
 from streamseg.ingest.picture import AvPicture, Scaler
 from streamseg.source import Source
@@ -94,7 +94,9 @@ class AvCapture:
         if self._gpu is not None:
             try:
                 return av.open(source.location, hwaccel=accelerator(self._gpu), **how)
-            except UNUSABLE as error:  # of the GPU, or of the source, which the second attempt shows
+            except av.error.FFmpegError as error:  # of the GPU, or of the source, which the second attempt shows
+                if not unusable(error):
+                    raise
                 log.warning("%s: GPU %d does not decode (%s); the CPU does", source.shown, self._gpu, error)
                 self._gpu = None
         return av.open(source.location, **how)

@@ -9,6 +9,7 @@ memory (1080p: 3 MB), not one of the decoder's few surfaces, so pictures may wai
 from __future__ import annotations
 
 import ctypes
+import errno
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -23,15 +24,13 @@ from streamseg.types import U8, Picture, Planes, Roi
 if TYPE_CHECKING:
     from streamseg.nvidia.surface import Surface
 
-UNUSABLE = (
-    av.error.ExternalError,
-    av.error.MemoryError,
-    av.error.OSError,
-    av.error.PermissionError,
-    av.error.UnknownError,
-)
-"""What opening with an `accelerator` raises where the GPU cannot be used: EPERM where there is no driver, ENOTSUP of a
-context with other flags."""
+_UNUSABLE = (av.error.ExternalError, av.error.MemoryError, av.error.PermissionError, av.error.UnknownError)
+
+
+def unusable(error: av.error.FFmpegError) -> bool:
+    """Whether opening with an `accelerator` may have failed because of the GPU: a driver that is not there is EPERM, a
+    context with other flags ENOTSUP."""
+    return isinstance(error, _UNUSABLE) or error.errno == errno.ENOTSUP
 
 
 def accelerator(gpu: int) -> HWAccel:
