@@ -244,11 +244,13 @@ def train(
     """
     try:
         from streamseg import training
-        from streamseg.training.bundle import write_bundle
+        from streamseg.training.bundle import claim, write_bundle
     except ModuleNotFoundError as error:
         raise ConfigError(f"training needs {error.name}; pip install 'streamseg[train]'") from None
 
-    work = work or Path("runs") / training.read_recipe(recipe).name
+    name = training.read_recipe(recipe).name
+    work, out = work or Path("runs") / name, out or recipe.parent
+    claim(out, name)
     trained = training.train(
         recipe,
         out=work,
@@ -258,5 +260,5 @@ def train(
         minutes=minutes,
         threads=threads,
     )
-    bundle = write_bundle(trained, out or recipe.parent, data, recipe.resolve().parent)
+    bundle = write_bundle(trained, out, data, recipe.resolve().parent)
     print(f"{bundle.identity} written to {bundle.path}: mIoU {bundle.manifest.accuracy.get('miou', 'not measured')}")

@@ -256,6 +256,8 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("categories.0.id", None, r"categories\[0\] has no `id`"),
     ("annotations.0.category_id", 9, r"annotations\[0\] has category 9; `categories` has 1 \(disc\), 2 \(bar\)"),
     ("annotations.0.image_id", 77, r"annotations\[0\] is of picture 77"),
+    ("images.0.id", [1], r"images\[0\]\.id must be a number, not \[1\]"),
+    ("annotations.0.image_id", [1], r"annotations\[0\]\.image_id must be a number"),
     ("annotations.0.bbox", [1, 2, 3], r"annotations\[0\]\.bbox must be \[left, top, width, height\], not \[1, 2, 3\]"),
     ("annotations.0.bbox", [1, 2, -3, 4], r"annotations\[0\]\.bbox must be"),
     ("annotations.0.bbox", [1, 2, "3", 4], r"annotations\[0\]\.bbox must be"),

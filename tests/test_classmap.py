@@ -167,6 +167,8 @@ def test_values_that_nobody_named_are_ignored_and_told_once(tmp_path: Path, capl
         ("m.yaml", "mapping: {}", r"must hold some of: style, map, others"),
         ("m.yaml", "map: [7, road]", r"map must say `value or name: class`"),
         ("m.yaml", "map: {", r"is not YAML"),
+        ("m.yaml", "style: [voc]", r"style must be a name, not \['voc'\]"),
+        ("m.yaml", "map: {7: road}\nothers: [road]", r"others must be a name, not"),
         ("m.csv", "id,name\n7,road,x", r"line 2: '7,road,x' is not a value \(or three\) and a class"),
         ("m.csv", "7 8,road", r"line 1: .* is not a value"),
         ("m.csv", "300,0,0,road", r"line 1: .* is not a value"),

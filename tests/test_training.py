@@ -106,8 +106,11 @@ def test_resuming_where_nothing_was_started_or_another_network_was_is_refused(fo
         train(recipe, out=tmp_path / "run", resume=True)
     train(recipe, out=tmp_path / "run")
     fewer = write(tmp_path / "two.yaml", folder, classes=[{"name": n, "colour": [0, 0, 0]} for n in CLASSES[:2]])
-    with pytest.raises(ConfigError, match=r"checkpoint\.pt does not fit this recipe"):
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt is of the classes ground, box, disc, not ground, box;"):
         train(fewer, out=tmp_path / "run", resume=True)
+    other = write(tmp_path / "other.yaml", folder, architecture="tiny")
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt does not fit this recipe .*start anew with --no-resume"):
+        train(other, out=tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize(

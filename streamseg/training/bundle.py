@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,27 @@ import onnx
 from streamseg.config import validated
 from streamseg.engine import complexity, program
 from streamseg.engine.bundle import Bundle, ClassEntry, InputEntry, Manifest, write
+from streamseg.errors import ConfigError, EngineError
 from streamseg.evaluation import evaluate
 from streamseg.training import weights
 from streamseg.training.data import Pictures
 from streamseg.training.datasets import load
 from streamseg.training.loop import Trained
+
+
+def claim(folder: Path, name: str) -> None:
+    """Makes sure, before hours of training, that engine `name` can be written to `folder`. Raises ConfigError where
+    that is impossible, or another engine is there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"no engine can be written to {folder}: {error.strerror}; give another --out") from None
+    with contextlib.suppress(EngineError):  # none is there, or one so damaged that it is no loss
+        there = Bundle.open(folder).manifest.name
+        if there != name:
+            raise ConfigError(f"{folder} holds the engine {there!r}, which {name!r} would replace; give another --out")
 
 
 def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: Path) -> Bundle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from torch import nn
 
 from streamseg.errors import ConfigError
+
+ANEW = "start anew with --no-resume, or in another folder with --work"
 
 
 @dataclass(slots=True)
@@ -23,9 +26,11 @@ class Place:
     seconds: float = 0.0
 
 
-def save(path: Path, place: Place, **parts: nn.Module | torch.optim.Optimizer) -> None:
+def save(path: Path, place: Place, classes: Sequence[str], **parts: nn.Module | torch.optim.Optimizer) -> None:
     """Writes beside `path`, flushes to the disk, then renames."""
-    content: dict[str, Any] = {"place": asdict(place)} | {name: part.state_dict() for name, part in parts.items()}
+    content: dict[str, Any] = {"place": asdict(place), "classes": list(classes)} | {
+        name: part.state_dict() for name, part in parts.items()
+    }
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
         torch.save(content, file)
@@ -34,15 +39,23 @@ def save(path: Path, place: Place, **parts: nn.Module | torch.optim.Optimizer) -
     os.replace(part, path)
 
 
-def restore(path: Path, **parts: nn.Module | torch.optim.Optimizer) -> Place:
-    """Loads what `save` wrote into `parts`. Raises ConfigError when there is none, or it is of another network."""
+def restore(path: Path, classes: Sequence[str], **parts: nn.Module | torch.optim.Optimizer) -> Place:
+    """Loads what `save` wrote into `parts`. Raises ConfigError when there is none, it cannot be read, or it is of
+    another network or of other classes: only their number shows in the weights, not their order."""
     if not path.exists():
         raise ConfigError(f"nothing to resume: there is no {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        theirs = content.get("classes", list(classes))  # the first versions wrote none
+    except Exception as error:  # a pickle that is no such file fails in every way there is
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{path} cannot be read ({reason}); {ANEW}") from None
+    if theirs != list(classes):
+        raise ConfigError(f"{path} is of the classes {', '.join(theirs)}, not {', '.join(classes)}; {ANEW}")
+    try:
         for name, part in parts.items():
             part.load_state_dict(content[name])
         return Place(**content["place"])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path} does not fit this recipe ({reason}); start anew without --resume") from None
+        raise ConfigError(f"{path} does not fit this recipe ({reason}); {ANEW}") from None

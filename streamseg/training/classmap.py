@@ -180,6 +180,9 @@ def _from_yaml(text: str, path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not content or set(content) - set(keys):
         raise ConfigError(f"class map {path} must hold some of: style, map, others")
     content = keys | content
+    for key in ("style", "others"):
+        if not isinstance(content[key], str | None):
+            raise ConfigError(f"class map {path}: {key} must be a name, not {content[key]!r}")
     if not isinstance(content["map"], dict) or not all(
         to is None or isinstance(to, str) for to in content["map"].values()
     ):

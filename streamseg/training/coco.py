@@ -126,6 +126,8 @@ def _entries(content: Mapping[str, Any], key: str) -> Iterable[tuple[int, Any]]:
 def _field(entry: Any, key: str, path: Path, where: str, i: int) -> Any:
     if not isinstance(entry, dict) or key not in entry:
         raise ConfigError(f"{path}: {where}[{i}] has no `{key}`")
+    if key.endswith("id") and not isinstance(entry[key], int | str):
+        raise ConfigError(f"{path}: {where}[{i}].{key} must be a number, not {str(entry[key])[:60]}")
     return entry[key]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,10 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from streamseg.errors import ConfigError
 from streamseg.training.augment import Sample, augment
 from streamseg.training.recipe import Recipe
 from streamseg.types import U8
 
+log = logging.getLogger("streamseg")
 AHEAD = 3  # batches made while the network works on one
 
 
@@ -56,6 +59,19 @@ def class_frequency(sets: Sequence[Pictures], classes: int) -> NDArray[np.float6
             counts = sum(np.bincount(labels.ravel(), minlength=256)[:classes] for labels in one.labels)
         total += one.share * counts / max(1, np.sum(counts))
     return np.asarray(total / max(1e-9, total.sum()))
+
+
+def check(sets: Sequence[Pictures], classes: Sequence[str]) -> None:
+    """Warns of classes that occur nowhere. Raises ConfigError naming a data set from which nothing can be learned: its
+    loss would be nan, and so the whole network."""
+    for one in sets:
+        if not len(one):
+            raise ConfigError(f"{one.name}: no picture has anything labelled in it")
+        if not class_frequency([one], len(classes)).any():
+            raise ConfigError(f"{one.name}: no pixel is of any class of the recipe ({', '.join(classes)})")
+    seen = class_frequency(sets, len(classes))
+    if missing := [name for name, share in zip(classes, seen, strict=True) if not share]:
+        log.warning("no pixel in any data set is %s: that will not be learned", " or ".join(missing))
 
 
 def batches(sets: Sequence[Pictures], recipe: Recipe, epoch: int, first: int, threads: int = 0) -> Iterator[Batch]:

@@ -69,13 +69,13 @@ def _folders(source: Folders, root: Path, base: Path, ours: Sequence[str]) -> Pi
     mapped = class_map(source.class_map, ours, base, source.map, source.others) if source.class_map else None
     layouts = (source.layout,) if source.layout else mapped.style.layouts if mapped and mapped.style else (Layout(),)
     files = [pair for split in source.splits for pair in folders.pairs(root, split, layouts)]
+    theirs = source.classes or ours
     unknown: Counter[Value] = Counter()
-    loaded = [folders.read(picture, truth, mapped, unknown) for picture, truth in files]
+    loaded = [folders.read(picture, truth, mapped, unknown, theirs) for picture, truth in files]
     pictures = Pictures(f"{root.name}/{'+'.join(source.splits)}", source.share, *zip(*loaded, strict=True))
-    if mapped is None:
-        return _relabelled(pictures, label_table(source, source.classes or ours, ours))
-    folders.report(pictures.name, unknown, mapped, sum(labels.size for labels in pictures.labels))
-    return pictures
+    said = f"class map {mapped.name} does" if mapped else f"{len(theirs)} classes do"
+    folders.report(pictures.name, unknown, said, sum(labels.size for labels in pictures.labels))
+    return pictures if mapped else _relabelled(pictures, label_table(source, theirs, ours))
 
 
 def _clips(source: Clips, root: Path) -> Pictures:

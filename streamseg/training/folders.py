@@ -43,14 +43,18 @@ def pairs(root: Path, split: str, layouts: Sequence[Layout]) -> list[tuple[Path,
     raise ConfigError(f"no labelled pictures in {where}; say where they are with --data or `root` in the recipe")
 
 
-def read(picture: Path, truth: Path, classes: ClassMap | None, unknown: Counter[Value]) -> tuple[U8, U8]:
-    """(rgb u8 [H, W, 3], labels u8 [H, W]); without a map the labels stay as they are. Values that the map does not
-    know are added to `unknown`. Raises ConfigError naming the file."""
+def read(
+    picture: Path, truth: Path, classes: ClassMap | None, unknown: Counter[Value], names: Sequence[str]
+) -> tuple[U8, U8]:
+    """(rgb u8 [H, W, 3], labels u8 [H, W]); without a map the labels stay as they are, and mean `names`. Values that
+    mean nothing are added to `unknown`. Raises ConfigError naming the file."""
     rgb = read_rgb(picture)
     values = _values(truth, indices=classes is None or classes.wants_indices)
     if values.shape[:2] != rgb.shape[:2] or (classes is None and values.ndim != 2):
         raise ConfigError(f"{truth} must hold one class id a pixel, {rgb.shape[1]}x{rgb.shape[0]} as its picture")
     if classes is None:
+        found, counts = np.unique(values[(values >= len(names)) & (values != 255)], return_counts=True)
+        unknown.update({int(value): int(count) for value, count in zip(found, counts, strict=True)})
         return rgb, np.minimum(values, 255).astype(np.uint8)
     try:
         labels, strange = classes.apply(values)
@@ -68,14 +72,14 @@ def read_rgb(picture: Path) -> U8:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def report(name: str, unknown: Counter[Value], classes: ClassMap | None, pixels: int) -> None:
-    """Says once for a data set which values its class map left out."""
-    if unknown and classes:
+def report(name: str, unknown: Counter[Value], said: str, pixels: int) -> None:
+    """Says once for a data set which values its class map, or the number of its classes, left out."""
+    if unknown:
         worst = ", ".join(f"{value} ({count} pixels)" for value, count in unknown.most_common(8))
         share = unknown.total() / max(1, pixels)
         log.warning(
-            "%s: %.2g %% of the pixels are ignored, as the class map %s does not name their values: %s%s",
-            name, 100 * share, classes.name, worst, ", ..." if len(unknown) > 8 else "",
+            "%s: %.3g %% of the pixels are ignored, as the %s not name their values: %s%s",
+            name, 100 * share, said, worst, ", ..." if len(unknown) > 8 else "",
         )  # fmt: skip
 
 

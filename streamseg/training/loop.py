@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from streamseg.evaluation.accuracy import Confusion
 from streamseg.models import build
 from streamseg.training import checkpoint, curves, interrupt, progress, weights
-from streamseg.training.data import Batch, Pictures, batches, class_frequency, steps_per_epoch
+from streamseg.training.data import Batch, Pictures, batches, check, class_frequency, steps_per_epoch
 from streamseg.training.datasets import load
 from streamseg.training.export import export_network
 from streamseg.training.losses import distillation_loss, segmentation_loss, soft_weights
@@ -71,6 +71,7 @@ def train(
     if recipe.init:
         weights.found(recipe.init, base)  # a wrong name shows before minutes of reading and teaching
     sets, report = _loaded(recipe, data_root, base)
+    check(sets, recipe.names)
     out.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)  # the loader's threads are enough; cv2's own would fight with torch's
     _keep_memory()
@@ -119,7 +120,7 @@ class Run:
         return weights.initialise(self.model, recipe.architecture, recipe.names, recipe.init, base)
 
     def resume(self) -> None:
-        self.place = checkpoint.restore(self._file, **self._parts)
+        self.place = checkpoint.restore(self._file, self.recipe.names, **self._parts)
 
     def finish(self) -> Trained:
         """Trains to the end of the schedule; on an interrupt saves and passes it on."""
@@ -258,7 +259,7 @@ class Run:
 
     def save(self) -> None:
         curves.draw(self.out)
-        checkpoint.save(self._file, self.place, **self._parts)
+        checkpoint.save(self._file, self.place, self.recipe.names, **self._parts)
         export_network(self.average, self.out / "network.onnx")
 
     @property

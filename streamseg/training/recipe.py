@@ -48,6 +48,13 @@ class Augment(Model):
     paste_across: bool = False
     """The second picture is of any data set, not of the same: objects are seen in places where they never were."""
 
+    @field_validator("scale")
+    @classmethod
+    def _rising(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError("must be [smallest, largest]")
+        return scale
+
 
 class Finish(Model):
     """The end of the schedule, near to what the network will see: whole pictures, changed less. Crops are smaller than
@@ -155,6 +162,9 @@ class Recipe(Model):
         for number, one in enumerate(self.datasets):
             if fault := _fault(one, names, taught=self.distill is not None):
                 raise ValueError(f"datasets[{number}]{fault}")
+        pasted = [*self.augment.paste_classes, *((self.finish and self.finish.augment) or self.augment).paste_classes]
+        if unknown := [name for name in pasted if name not in names]:
+            raise ValueError(f"augment.paste_classes: {unknown[0]!r} is no class of the recipe ({', '.join(names)})")
         if self.report and (fault := _fault(self.report, names, taught=True)):
             raise ValueError(f"report{fault}")
         if self.distill and not any(one.teacher for one in self.datasets):
@@ -197,7 +207,10 @@ def read_recipe(path: Path) -> Recipe:
     except yaml.YAMLError as error:
         raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        faults = "; ".join(f"{_where(f['loc'])}: {f['msg']} (got {_short(f['input'])})" for f in error.errors())
+        found = error.errors()
+        inner = {f["loc"][:n] for f in found for n in range(1, len(f["loc"]))}  # a list with a faulty item is no fault
+        found = [f for f in found if f["loc"] not in inner]
+        faults = "; ".join(f"{_where(f['loc'])}: {f['msg']} (got {_short(f['input'])})" for f in found)
         raise ConfigError(f"recipe {path}: {faults}") from None
 
 

@@ -1,0 +1,115 @@
+"""What a training of one's own data trips over: told in one line, and before it costs anything."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from shapes import classes, labelled, write
+
+from streamseg.errors import ConfigError
+from streamseg.training import train
+from streamseg.training.bundle import claim, write_bundle
+from streamseg.training.recipe import read_recipe
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shapes").mkdir()
+    return labelled(tmp_path / "shapes")
+
+
+def relabel(folder: Path, to: np.ndarray) -> None:
+    """Label value v becomes `to`[v]."""
+    for file in (folder / "trainannot").glob("*"):
+        cv2.imwrite(str(file), to[cv2.imread(str(file), cv2.IMREAD_UNCHANGED)])
+
+
+def warned(folder: Path, work: Path, caplog: pytest.LogCaptureFixture, **changes: Any) -> list[str]:
+    with caplog.at_level(logging.WARNING, "streamseg"):
+        train(write(work / "r.yaml", folder, epochs=1, report=None, **changes), out=work / "run", threads=1)
+    return caplog.messages
+
+
+@pytest.mark.parametrize(("kind", "step"), [(np.uint8, 64), (np.uint16, 1000)])
+def test_label_values_beyond_the_classes_are_told_and_so_are_the_classes_that_are_nowhere(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: type, step: int
+) -> None:
+    relabel(folder, np.array([0, step, 2 * step, 9, 9, 9, 9, 255], kind))
+    beyond, nowhere = warned(folder, tmp_path, caplog)
+    assert "of the pixels are ignored, as the 3 classes do not name their values" in beyond
+    assert all(f"{value} (" in beyond for value in (step, 2 * step))
+    assert nowhere == "no pixel in any data set is box or disc: that will not be learned"
+
+
+def test_pictures_from_which_nothing_can_be_learned_are_refused(folder: Path, tmp_path: Path) -> None:
+    relabel(folder, np.full(8, 9, np.uint8))
+    with pytest.raises(
+        ConfigError, match=r"shapes/train: no pixel is of any class of the recipe \(ground, box, disc\)"
+    ):
+        train(write(tmp_path / "r.yaml", folder), out=tmp_path / "run")
+
+
+def test_boxes_of_nothing_are_refused(folder: Path, tmp_path: Path) -> None:
+    images = '[{"id": 1, "file_name": "00.png"}]'
+    (folder / "train" / "b.json").write_text(
+        f'{{"images": {images}, "annotations": [], "categories": [{{"id": 1, "name": "box"}}]}}'
+    )
+    boxes = {"kind": "boxes", "root": str(folder / "train"), "annotations": "b.json"}
+    with pytest.raises(ConfigError, match=r"train/b\.json: no picture has anything labelled in it"):
+        train(write(tmp_path / "r.yaml", folder, datasets=[boxes]), out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("augment", "told"),
+    [
+        ({"scale": [2, 0.5]}, r"augment\.scale: .*must be \[smallest, largest\]"),
+        ({"paste": 1, "paste_classes": ["bocks"]}, r"paste_classes: 'bocks' is no class of the recipe \(ground, box"),
+    ],
+)
+def test_augmentation_that_cannot_be_meant_is_refused(
+    folder: Path, tmp_path: Path, augment: dict[str, Any], told: str
+) -> None:
+    for changes in ({"augment": augment}, {"finish": {"augment": augment}}):
+        with pytest.raises(ConfigError, match=told):
+            read_recipe(write(tmp_path / "r.yaml", folder, **changes))
+
+
+def test_a_faulty_item_is_told_without_the_list_that_it_is_in(folder: Path, tmp_path: Path) -> None:
+    recipe = write(tmp_path / "r.yaml", folder, datasets=[{"kind": "folders", "root": "x", "splits": ["a"], "rot": 1}])
+    with pytest.raises(ConfigError) as told:
+        read_recipe(recipe)
+    assert str(told.value).endswith("r.yaml: datasets[0].rot: Extra inputs are not permitted (got 1)")
+
+
+def test_a_checkpoint_of_the_same_classes_in_another_order_is_not_gone_on_from(folder: Path, tmp_path: Path) -> None:
+    train(write(tmp_path / "r.yaml", folder, epochs=1, report=None), out=tmp_path / "run", threads=1)
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    turned = write(tmp_path / "r.yaml", folder, classes=classes("box", "ground", "disc"))
+    with pytest.raises(ConfigError, match=r"is of the classes ground, box, disc, not box, ground, disc; .*--no-resume"):
+        train(turned, out=tmp_path / "run", resume=True, threads=1)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage\n", b"PK\x03\x04 and no more"])
+def test_a_damaged_checkpoint_is_told(folder: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt cannot be read \(.*start anew with --no-resume"):
+        train(write(tmp_path / "r.yaml", folder), out=tmp_path, resume=True, threads=1)
+
+
+def test_a_folder_that_cannot_take_the_engine_is_told_before_the_training(folder: Path, tmp_path: Path) -> None:
+    done = train(write(tmp_path / "r.yaml", folder, epochs=1, report=None), out=tmp_path / "run", threads=1)
+    write_bundle(done, tmp_path / "engine", None, tmp_path)
+    claim(tmp_path / "engine", "tiny")
+    claim(tmp_path / "new" / "engine", "tiny")
+    with pytest.raises(ConfigError, match=r"engine holds the engine 'tiny', which 'gate' would replace"):
+        claim(tmp_path / "engine", "gate")
+    with pytest.raises(ConfigError, match=r"no engine can be written to .*give another --out"):
+        claim(tmp_path / "r.yaml", "tiny")
+    (tmp_path / "engine" / "engine.yaml").write_text("damaged")
+    claim(tmp_path / "engine", "gate")
