@@ -12,6 +12,8 @@ import pytest
 from shapes import classes, labelled, write
 
 from streamseg.errors import ConfigError
+from streamseg.evaluation.evaluate import labelled as evaluated
+from streamseg.quantising.calibration import _stills
 from streamseg.training import train
 from streamseg.training.bundle import claim, write_bundle
 from streamseg.training.recipe import read_recipe
@@ -113,3 +115,15 @@ def test_a_folder_that_cannot_take_the_engine_is_told_before_the_training(folder
         claim(tmp_path / "r.yaml", "tiny")
     (tmp_path / "engine" / "engine.yaml").write_text("damaged")
     claim(tmp_path / "engine", "gate")
+
+
+def test_labels_of_sixteen_bits_are_not_wrapped_into_classes(folder: Path) -> None:
+    relabel(folder, np.array([0, 257, 1000, 9, 9, 9, 9, 255], np.uint16))
+    seen = {int(value) for _, truth in evaluated(folder, "train") for value in np.unique(truth)}
+    assert seen == {0, 255}
+
+
+def test_calibration_takes_the_splits_and_not_a_picture_that_lies_beside_them(folder: Path) -> None:
+    cv2.imwrite(str(folder / "confusion.png"), np.zeros((32, 32, 3), np.uint8))
+    assert {file.parent.name for file in _stills(folder)} == {"train"}
+    assert [file.name for file in _stills(folder / "test")] == ["00.png", "01.png", "02.png"]

@@ -151,7 +151,10 @@ def labelled(folder: Path, split: str) -> Iterator[tuple[U8, U8]]:
         bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
         if bgr is None:
             raise ConfigError(f"{picture}: not a picture that can be read; is it damaged?")
-        yield np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), np.asarray(truth, np.uint8)
+        yield (
+            np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8),
+            np.minimum(truth, 255).astype(np.uint8),
+        )  # ids of 16 bits
 
 
 def _clip(engine: Engine, path: Path, save_labels: Path | None, foreground: Sequence[int]) -> dict[str, Any]:

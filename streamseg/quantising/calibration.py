@@ -70,8 +70,8 @@ def read(bundle: Bundle, source: Path | None, limit: int) -> Pictures:
 
 
 def _stills(folder: Path) -> list[Path]:
-    folders = [folder] if _listed(folder) else [folder / split for split in UNTESTED]
-    return [file for each in folders for file in _listed(each)]
+    """Of the splits first: beside them may lie a picture that is none of a camera's, such as eval's --confusion."""
+    return [file for split in UNTESTED for file in _listed(folder / split)] or _listed(folder)
 
 
 def _listed(folder: Path) -> list[Path]:
