@@ -16,6 +16,8 @@ from streamseg.evaluation.evaluate import labelled as evaluated
 from streamseg.quantising.calibration import _stills
 from streamseg.training import train
 from streamseg.training.bundle import claim, write_bundle
+from streamseg.training.datasets import load
+from streamseg.training.kinds import Folders
 from streamseg.training.recipe import read_recipe
 
 
@@ -127,3 +129,15 @@ def test_calibration_takes_the_splits_and_not_a_picture_that_lies_beside_them(fo
     cv2.imwrite(str(folder / "confusion.png"), np.zeros((32, 32, 3), np.uint8))
     assert {file.parent.name for file in _stills(folder)} == {"train"}
     assert [file.name for file in _stills(folder / "test")] == ["00.png", "01.png", "02.png"]
+
+
+def test_a_split_that_no_list_names_does_not_become_all_pictures(folder: Path, tmp_path: Path) -> None:
+    where = {"images": "train", "labels": "trainannot", "names": "{split}.txt"}
+    (folder / "some.txt").write_text("01\n03\n")
+    for split, told in (("some", ""), ("smoe", r"smoe\.txt, which lists the split's pictures, is missing")):
+        data = Folders.model_validate({"kind": "folders", "root": str(folder), "splits": [split], **where})
+        if not told:
+            assert len(load(data, ["ground", "box", "disc"], None, tmp_path)) == 2
+            continue
+        with pytest.raises(ConfigError, match=told):
+            load(data, ["ground", "box", "disc"], None, tmp_path)

@@ -35,7 +35,7 @@ def pairs(root: Path, split: str, layouts: Sequence[Layout]) -> list[tuple[Path,
         pictures = sorted(p for p in (root / top).glob(pattern) if p.suffix.lower() in PICTURES and p.is_file())
         pictures = [p for p in pictures if labels not in p.parents or labels == root / top]
         ours = [p for p in pictures if p.stem.endswith(layout.suffix[0])]
-        if layout.names:
+        if layout.names and ours:
             ours = _listed(ours, root / layout.names.replace("{split}", split), layout.suffix[0])
         if ours:
             return [(p, labels / p.relative_to(root / top).parent / _label(p.stem, layout.suffix)) for p in ours]
@@ -95,9 +95,10 @@ def _label(stem: str, suffix: tuple[str, str]) -> str:
 
 
 def _listed(pictures: Sequence[Path], names: Path, suffix: str) -> list[Path]:
-    """Those that a text file lists, by file name without ending; all where there is no such file."""
+    """Those that a text file lists, by file name without ending. Raises ConfigError where there is none: to take all
+    would train on those that are kept for measuring."""
     if not names.is_file():
-        return list(pictures)
+        raise ConfigError(f"{names}, which lists the split's pictures, is missing")
     lines = (line.split() for line in names.read_text(encoding="utf-8").splitlines())
     wanted = {Path(words[0]).name for words in lines if words}
     return [p for p in pictures if {p.name, p.stem, p.stem.removesuffix(suffix)} & wanted]
