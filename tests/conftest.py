@@ -224,7 +224,8 @@ def open_zmq() -> list[str]:
     zmq = sys.modules.get("zmq")
     if zmq is None:
         return []
-    return [repr(thing) for thing in gc.get_objects() if isinstance(thing, zmq.Socket) and not thing.closed]
+    # type(), as isinstance() asks objects for __class__, and some of other libraries' warn when they are touched.
+    return [repr(thing) for thing in gc.get_objects() if issubclass(type(thing), zmq.Socket) and not thing.closed]
 
 
 def children() -> set[psutil.Process]:
