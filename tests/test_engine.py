@@ -10,12 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import small_network
 import tiny_engine
 from stills import frame
 from tiny_engine import COLOURS, NAMES
 
 from streamseg.engine.bundle import Bundle, find
 from streamseg.engine.engine import FORGET_SECONDS, Engine
+from streamseg.engine.program import ProgramSpec, build, in_runs, up_to_scores
 from streamseg.errors import BackendUnavailable
 from streamseg.synthetic import Street
 from streamseg.types import U8
@@ -92,6 +94,24 @@ def test_the_shipped_graph_alone_gives_the_engine_s_labels(shipped: Bundle) -> N
         inputs |= {"state": np.zeros((1, channels, 68, 120), np.float32), "elapsed_s": np.float32([-1])}
     (labels,) = session.run(["labels"], inputs)
     assert agreement([labels[0]], [fresh(shipped).run([frame(rgb)])[0].labels]) >= 0.9999
+
+
+@pytest.mark.parametrize(("width", "runs"), [(48, 16), (40, 8), (36, 4), (33, 1)])
+def test_normalising_runs_of_pixels_changes_no_value(width: int, runs: int) -> None:
+    """What a CPU is given in place of the program's head: as many pixels at a time as the width is a multiple of."""
+    import onnxruntime
+
+    spec = ProgramSpec((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "off")
+    own = up_to_scores(build(small_network.network(sharpness=1), spec))
+    rgb = np.random.default_rng(0).integers(0, 256, (1, 24, width, 3), np.uint8)
+    other = in_runs(own, width)
+    answers = []
+    for model in (own, other):
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        answers.append(session.run(["scores"], {"frames": rgb})[0])
+    np.testing.assert_array_equal(*answers)
+    constants = {c.name: c for c in other.graph.initializer}
+    assert constants["program/scale"].dims == [3 * runs]
 
 
 def test_the_default_precision_changes_few_labels(shipped: Bundle) -> None:

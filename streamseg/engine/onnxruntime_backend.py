@@ -10,7 +10,7 @@ import onnxruntime
 
 from streamseg.engine.backends import CompileOptions
 from streamseg.engine.cpu_program import F32, CpuProgram
-from streamseg.engine.program import up_to_scores
+from streamseg.engine.program import in_runs, up_to_scores
 from streamseg.errors import EngineError
 from streamseg.types import U8
 
@@ -27,7 +27,7 @@ class OnnxRuntimeProgram(CpuProgram):
         session.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session.log_severity_level = 3
         try:
-            data = up_to_scores(model).SerializeToString()
+            data = in_runs(up_to_scores(model), options.width).SerializeToString()
             self._session = onnxruntime.InferenceSession(data, session, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base class
             raise EngineError(f"ONNX Runtime cannot load the program: {error}") from error

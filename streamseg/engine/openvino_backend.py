@@ -11,7 +11,7 @@ import onnx
 
 from streamseg.engine.backends import CompileOptions
 from streamseg.engine.cpu_program import F32, CpuProgram
-from streamseg.engine.program import up_to_scores
+from streamseg.engine.program import in_runs, up_to_scores
 from streamseg.errors import EngineError
 from streamseg.types import U8
 
@@ -68,7 +68,7 @@ def shapes(network: onnx.ModelProto, names: Sequence[str]) -> dict[str, list[int
 def _compile(model: onnx.ModelProto, options: CompileOptions, state_shape: tuple[int, int, int] | None) -> Any:
     core = openvino.Core()
     try:
-        network = core.read_model(up_to_scores(model).SerializeToString())
+        network = core.read_model(in_runs(up_to_scores(model), options.width).SerializeToString())
         sizes: dict[str, Any] = {"frames": [1, options.height, options.width, 3]}
         if state_shape is not None:
             sizes |= {"state": [1, *state_shape], "elapsed_s": [1]}
