@@ -97,6 +97,8 @@ def evaluate(
         _draw_confusion(confusion, report.get("confusion"), engine, f"{report['engine']} on {of}")
     if record is not None:
         _record(engine, report, record)
+    if "doubt" in report:
+        print(f"warning: {report['doubt']}", file=sys.stderr)
     if as_json:
         return print(json.dumps(report))
     if "iou" in report:

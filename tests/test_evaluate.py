@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import small_network
 from clips import Clips
 from processes import StreamsegCli
 from tiny_engine import NAMES
@@ -168,6 +169,27 @@ def test_the_command_prints_the_report_as_json(
 
 
 # What is missing or wrong
+
+
+def test_labels_of_other_classes_are_doubted_but_one_void_label_is_not(
+    tiny_engine: Path, folder: Callable[..., Path], streamseg_cli: StreamsegCli, tmp_path: Path
+) -> None:
+    def shifted(labels: U8) -> U8:
+        labels[labels != GROUND] += 7
+        return labels
+
+    done = streamseg_cli("eval", tiny_engine, folder(shifted))
+    assert done.code == 0, done
+    assert "labels (8, 9, 10) are none of tiny@" in done.stderr
+    assert "0 to 3 (ground, black, white, square)" in done.stderr
+    built = streamseg_cli("engine", "build", small_network.write(tmp_path / "other").path, "--data", tmp_path)
+    assert "labels (8, 9, 10) are none of" in built.stdout, built
+    for annotation in (tmp_path / "testannot").iterdir():
+        labels = cv2.imread(str(annotation), cv2.IMREAD_UNCHANGED)
+        labels[labels != GROUND] = 255
+        labels[0] = 11
+        assert cv2.imwrite(str(annotation), labels)
+    assert "doubt" not in run(tiny_engine, tmp_path)
 
 
 def spoil(path: Path, data: bytes | None) -> None:

@@ -19,6 +19,8 @@ class Confusion:
         self.classes = classes
         self.counts: NDArray[np.int64] = np.zeros((classes, classes + 1), np.int64)
         """[true, predicted]; the last column holds predictions that are no class."""
+        self.others: NDArray[np.int64] = np.zeros(256, np.int64)
+        """Ignored pixels by their true label."""
 
     @classmethod
     def of(cls, counts: Sequence[Sequence[int]]) -> Confusion:
@@ -32,8 +34,9 @@ class Confusion:
         if predicted.shape != true.shape:
             raise ValueError(f"predicted labels are {predicted.shape}, true labels {true.shape}: they must be equal")
         pairs = np.minimum(predicted, self.classes) + true.astype(np.int32) * (self.classes + 1)
-        known = np.bincount(pairs.ravel(), minlength=self.counts.size)[: self.counts.size]
-        self.counts += known.reshape(self.counts.shape)
+        found = np.bincount(pairs.ravel(), minlength=256 * (self.classes + 1)).reshape(256, -1)
+        self.counts += found[: self.classes]
+        self.others[self.classes :] += found[self.classes :].sum(1)
 
     def without(self, ids: Collection[int]) -> Confusion:
         """The same, pixels of these classes left out; one of them in the place of another class is an error of that."""
@@ -61,6 +64,12 @@ class Confusion:
         """
         iou = self.iou()[self.counts.sum(1) > 0]
         return float(iou.mean()) if iou.size else float("nan")
+
+    def foreign(self) -> dict[int, int]:
+        """Pixels by label, where the labels look like another set of classes: more than one value, besides 255, that is
+        no class. Empty where they do not."""
+        values = np.flatnonzero(self.others[:255]).tolist()
+        return {value: int(self.others[value]) for value in values} if len(values) > 1 else {}
 
     def pixel_accuracy(self) -> float:
         """Share of the labelled pixels that are right; nan when there are none."""

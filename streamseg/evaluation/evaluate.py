@@ -64,7 +64,7 @@ def run(
 
     `config` chooses engine, backend, precision and smoothing. Everything is analysed at the size that the daemon would
     choose; pictures each for itself, clips smoothed from frame to frame and measured over time too (see `temporal`).
-    Of a stream with a `roi`, only the labels inside count.
+    Of a stream with a `roi`, only the labels inside count. "doubt" tells of labels that look like other classes' ones.
     `data` may be a `synthetic://street` URL; `foreground` names the classes that a mask of moving objects shows;
     pixels of the classes `ignore` do not count (pictures only).
     """
@@ -119,7 +119,20 @@ def _pictures(engine: Engine, labelled: Iterable[tuple[U8, U8]], ignored: Sequen
     for index, (rgb, truth) in enumerate(labelled):
         _count(confusion, engine, _still_frame(index, rgb), truth)
         count += 1
-    return {"pictures": count} | accuracy(confusion, engine.classes, ignored) | matrix(confusion)
+    found = {"pictures": count} | accuracy(confusion, engine.classes, ignored) | matrix(confusion)
+    if foreign := confusion.foreign():
+        found["doubt"] = _doubt(foreign, confusion, engine)
+    return found
+
+
+def _doubt(foreign: dict[int, int], confusion: Confusion, engine: Engine) -> str:
+    share = 100 * sum(foreign.values()) / (confusion.counts.sum() + confusion.others.sum())
+    values = ", ".join(map(str, list(foreign)[:8])) + (", ..." if len(foreign) > 8 else "")
+    names = ", ".join(c.name for c in engine.classes)
+    return (
+        f"{share:.3g} % of the pixels are ignored, as their labels ({values}) are none of {engine.identity}'s: are they "
+        f"of its classes, 0 to {len(engine.classes) - 1} ({names})? If of others, this measures nothing"
+    )
 
 
 def _street(engine: Engine, spec: StreetSpec, ignored: Sequence[int]) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def run(request: Request) -> Built:
         with tempfile.TemporaryDirectory(prefix="streamseg-int8-") as folder:
             trial = _trial(bundle, whole, Path(folder))
             agreement = _agreement(trial, backend, pictures.rgb[:COMPARED], track)
-            accuracy = _accuracy(trial, backend, request.labelled, track)
+            accuracy, doubt = _accuracy(trial, backend, request.labelled, track)
             ms = _timed(trial, backend, pictures.size)
     loss = round(100 * (accuracy["fp32"] - accuracy["int8"]), 2) if accuracy else None
     entry = Int8Entry(
@@ -121,7 +121,7 @@ def run(request: Request) -> Built:
         bytes={name: (built.path / name).stat().st_size for name in (FLOAT, INT8)},
         ms=ms,
         backend=backend,
-        warnings=tuple(_warnings(pictures, entry)),
+        warnings=(*_warnings(pictures, entry), *doubt),
     )
 
 
@@ -179,19 +179,24 @@ def _agreement(trial: Bundle, backend: str, pictures: Sequence[U8], track: _Trac
     return float(np.mean(shares))
 
 
-def _accuracy(trial: Bundle, backend: str, labelled: Labelled | None, track: _Track) -> dict[str, float]:
-    """mIoU (0..1) by precision; empty where there is nothing labelled."""
+def _accuracy(
+    trial: Bundle, backend: str, labelled: Labelled | None, track: _Track
+) -> tuple[dict[str, float], list[str]]:
+    """mIoU (0..1) by precision, empty where there is nothing labelled; and what makes it doubtful."""
     found: dict[str, float] = {}
+    doubt: list[str] = []
     for precision in ("fp32", "int8") if labelled else ():
         assert labelled is not None
         engine = {"name": str(trial.path), "backend": backend, "precision": precision}
         config = validated({"streams": [{"source": "synthetic://street"}], "engine": engine})
         pictures = track(f"measuring {precision}", labelled.pictures(), labelled.count)
-        miou = evaluate.of_pictures(config, pictures)["miou_present" if labelled.mapped else "miou"]
+        report = evaluate.of_pictures(config, pictures)
+        miou = report["miou_present" if labelled.mapped else "miou"]
         if miou is None:
             raise ConfigError(f"{labelled.name}: no pixel has a label of this engine's classes")
         found[precision] = miou
-    return found
+        doubt = [report["doubt"]] if "doubt" in report else []
+    return found, doubt
 
 
 def _timed(trial: Bundle, backend: str, size: tuple[int, int]) -> dict[str, float]:
