@@ -251,14 +251,20 @@ def train(
     name = training.read_recipe(recipe).name
     work, out = work or Path("runs") / name, out or recipe.parent
     claim(out, name)
-    trained = training.train(
-        recipe,
-        out=work,
-        data_root=data,
-        resume=resume and (work / "checkpoint.pt").exists(),
-        epochs=epochs,
-        minutes=minutes,
-        threads=threads,
-    )
+    checkpoint = work / "checkpoint.pt"
+    try:
+        trained = training.train(
+            recipe,
+            out=work,
+            data_root=data,
+            resume=resume and checkpoint.exists(),
+            epochs=epochs,
+            minutes=minutes,
+            threads=threads,
+        )
+    except KeyboardInterrupt:
+        kept = f"the same command goes on from {checkpoint}" if checkpoint.exists() else "nothing was trained yet"
+        print(f"stopped: {kept}", file=sys.stderr)
+        raise typer.Exit(130) from None
     bundle = write_bundle(trained, out, data, recipe.resolve().parent)
     print(f"{bundle.identity} written to {bundle.path}: mIoU {bundle.manifest.accuracy.get('miou', 'not measured')}")

@@ -130,8 +130,8 @@ def _doubt(foreign: dict[int, int], confusion: Confusion, engine: Engine) -> str
     values = ", ".join(map(str, list(foreign)[:8])) + (", ..." if len(foreign) > 8 else "")
     names = ", ".join(c.name for c in engine.classes)
     return (
-        f"{share:.3g} % of the pixels are ignored, as their labels ({values}) are none of {engine.identity}'s: are they "
-        f"of its classes, 0 to {len(engine.classes) - 1} ({names})? If of others, this measures nothing"
+        f"{share:.3g} % of the pixels are ignored, as their labels ({values}) are none of {engine.identity}'s: are they"
+        f" of its classes, 0 to {len(engine.classes) - 1} ({names})? If of others, this measures nothing"
     )
 
 
