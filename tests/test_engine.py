@@ -123,6 +123,18 @@ def test_the_default_precision_changes_few_labels(shipped: Bundle) -> None:
     assert agreement(exact, default) >= 0.98
 
 
+def test_bf16_that_the_cpu_has_not_is_told(
+    slow: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from streamseg.engine import openvino_backend
+
+    monkeypatch.setattr(openvino_backend.openvino.Core, "get_property", lambda *_: ["FP32"])
+    fresh(slow, backend="openvino", precision="auto").prepare()
+    assert "bf16" not in caplog.text
+    fresh(slow, backend="openvino", precision="bf16").prepare()
+    assert "this CPU computes no bf16" in caplog.text
+
+
 def test_openvino_calls_nobody(slow: Bundle) -> None:
     """It would report each use to its maker's web analytics, from a thread of its own."""
     fresh(slow, backend="openvino").prepare()

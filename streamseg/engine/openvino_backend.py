@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from streamseg.types import U8
 # cameras calls nobody: None makes the import of that package fail, and OpenVINO takes its own stub.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino  # noqa: E402
+
+log = logging.getLogger("streamseg")
 
 
 class OpenVinoProgram(CpuProgram):
@@ -78,6 +81,8 @@ def _compile(model: onnx.ModelProto, options: CompileOptions, state_shape: tuple
         precision = "f32" if options.precision == "fp32" else "bf16"
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             precision = "f32"
+            if options.precision == "bf16":
+                log.warning("this CPU computes no bf16: the engine runs in fp32, which is slower")
         hints = {
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": options.threads,
