@@ -240,6 +240,13 @@ def test_interleaved_streams_share_no_state(backend: str, shipped: Bundle) -> No
             np.testing.assert_array_equal(labels, alone.run([frame(pictures[stream][i], i / 10)])[0].labels)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_picture_may_be_read_only(backend: str, slow: Bundle) -> None:
+    picture = plain("white")
+    picture.flags.writeable = False
+    assert shown(fresh(slow, backend=backend), picture) == "white"
+
+
 def test_labels_belong_to_the_caller(slow: Bundle) -> None:
     """A result that waits in a queue must not change when the next frame is computed."""
     for backend in BACKENDS:

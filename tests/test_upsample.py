@@ -31,6 +31,7 @@ def assert_same_labels(scores: np.ndarray, width: int, height: int) -> None:
     got = upsample.labels(scores, width, height)
     assert got.shape == (height, width)
     assert got.dtype == np.uint8
+    np.testing.assert_array_equal(upsample.labels(scores, width, height, scores.argmax(0).astype(np.uint8)), got)
     chosen = np.take_along_axis(truth, got[None].astype(int), 0)[0]
     assert (truth.max(0) - chosen).max() < 1e-5
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 
 from streamseg.engine.backends import CompileOptions
-from streamseg.engine.cpu_program import F32, CpuProgram
+from streamseg.engine.cpu_program import F32, Buffer, CpuProgram
 from streamseg.engine.program import in_runs, up_to_scores
 from streamseg.errors import EngineError
 from streamseg.types import U8
@@ -32,9 +32,11 @@ class OnnxRuntimeProgram(CpuProgram):
         except Exception as error:  # its exceptions share no base class
             raise EngineError(f"ONNX Runtime cannot load the program: {error}") from error
 
-    def _infer(self, frames: U8, state: F32 | None, elapsed_s: F32 | None) -> Sequence[F32]:
+    def _infer(self, frames: U8, memory: tuple[Buffer, Buffer] | None, elapsed_s: float) -> F32:
         inputs: dict[str, Any] = {"frames": frames}
-        if state is not None:
-            inputs |= {"state": state, "elapsed_s": elapsed_s}
-        outputs: Sequence[F32] = self._session.run(None, inputs)
-        return outputs
+        if memory is not None:
+            inputs |= {"state": memory[0].array, "elapsed_s": np.array([elapsed_s], np.float32)}
+        scores, *state_next = self._session.run(None, inputs)
+        if memory is not None:
+            np.copyto(memory[1].array, *state_next)
+        return np.asarray(scores)

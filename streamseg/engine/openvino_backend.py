@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from streamseg.engine.backends import CompileOptions
-from streamseg.engine.cpu_program import F32, CpuProgram
+from streamseg.engine.cpu_program import F32, Buffer, CpuProgram
 from streamseg.engine.program import in_runs, up_to_scores
 from streamseg.errors import EngineError
 from streamseg.types import U8
@@ -25,17 +26,27 @@ log = logging.getLogger("streamseg")
 
 
 class OpenVinoProgram(CpuProgram):
-    """One infer request; inputs and outputs are shared with numpy, not copied."""
+    """One infer request, whose inputs and state lie in numpy's memory: nothing is copied."""
 
     def __init__(self, model: onnx.ModelProto, options: CompileOptions) -> None:
-        super().__init__(model, options, self._infer)
+        super().__init__(model, options, self._infer, _shared)
         self._request = _compile(model, options, self._shape).create_infer_request()
 
-    def _infer(self, frames: U8, state: F32 | None, elapsed_s: F32 | None) -> Sequence[F32]:
-        inputs: dict[str, Any] = {"frames": frames}
-        if state is not None:
-            inputs |= {"state": state, "elapsed_s": elapsed_s}
-        return list(self._request.infer(inputs, share_inputs=True, share_outputs=True).values())
+    def _infer(self, frames: U8, memory: tuple[Buffer, Buffer] | None, elapsed_s: float) -> F32:
+        given = {"frames": _shared(np.require(frames, requirements=["C", "W"]))}
+        if memory is not None:
+            before, after = memory
+            given |= {"state": before.tensor, "state_next": after.tensor}
+            given["elapsed_s"] = _shared(np.array([elapsed_s], np.float32))
+        for name, tensor in given.items():
+            self._request.set_tensor(name, tensor)
+        self._request.infer()
+        scores: F32 = self._request.get_tensor("scores").data
+        return scores
+
+
+def _shared(array: NDArray[Any]) -> Any:
+    return openvino.Tensor(array, shared_memory=True)
 
 
 def run_once(model: bytes, inputs: dict[str, Any], names: Sequence[str]) -> list[Any]:

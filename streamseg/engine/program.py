@@ -62,7 +62,8 @@ def build(network: onnx.ModelProto, spec: ProgramSpec) -> onnx.ModelProto:
         if spec.mode == "average":
             channels = classes + smoothing.average(g, spec.strength)
         else:
-            channels = classes + smoothing.adaptive(g, spec.strength, classes, _strides(network, spec.size), spec.moves)
+            look = smoothing.Look(_strides(network, spec.size), spec.mean, spec.std)
+            channels = classes + smoothing.adaptive(g, spec.strength, classes, look, spec.moves)
         inputs.append(_value("state", TensorProto.FLOAT, ["N", channels, "h", "w"]))
         inputs.append(_value("elapsed_s", TensorProto.FLOAT, ["N"]))
         outputs.append(_value("state_next", TensorProto.FLOAT, ["N", channels, "h", "w"]))
@@ -135,7 +136,7 @@ def _only_size(network: onnx.ModelProto) -> tuple[int, int] | None:
 
 
 def _strides(network: onnx.ModelProto, size: tuple[int, int]) -> tuple[float, float]:
-    """Pixels of the picture to one of `logits`, down and across; not always whole (513 / 65)."""
+    """Pixels of the picture to one of `logits`, down and across."""
     height, width = _only_size(network) or size[::-1]
     _, rows, columns = _logits_shape(network, width, height)
     return height / rows, width / columns

@@ -225,6 +225,7 @@ OPERATORS: dict[str, Operator] = {
     "Pad": pad,
     "ReduceMax": reduce_("amax"),
     "ReduceMean": reduce_("mean"),
+    "ReduceMin": reduce_("amin"),
     "Relu": F.relu,
     "Reshape": reshape,
     "Resize": resize,

@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 from streamseg.types import U8
 
 
-def labels(scores: NDArray[np.float32], width: int, height: int) -> U8:
-    """argmax of `scores` f32 [K, h, w], upsampled bilinearly (half-pixel centres), as u8 [height, width]."""
+def labels(scores: NDArray[np.float32], width: int, height: int, winners: U8 | None = None) -> U8:
+    """argmax of `scores` f32 [K, h, w], upsampled bilinearly (half-pixel centres), as u8 [height, width]. `winners`
+    u8 [h, w]: the argmax as it is, where it is known."""
     _, rows, columns = scores.shape
     stride = height // rows
     if (rows * stride, columns * stride) != (height, width) or stride % 2:
         return _dense(scores, width, height)
     # One row and column of replicated edge on each side; block (i, j) then lies between four score centres.
     winner = np.empty((rows + 2, columns + 2), np.uint8)
-    winner[1:-1, 1:-1] = _argmax(scores)
+    winner[1:-1, 1:-1] = _argmax(scores) if winners is None else winners
     winner[0], winner[-1] = winner[1], winner[-2]
     winner[:, 0], winner[:, -1] = winner[:, 1], winner[:, -2]
     corner = winner[:-1, :-1]
