@@ -273,7 +273,7 @@ def _mean_of_three(g: Graph, value: str, axis: int) -> str:
     at = g.constant(f"axis{axis}", [axis], np.int64)
     around = [int(i % 4 == axis) for i in range(8)]
     padded = g.op("Pad", value, g.constant(f"around{axis}", around, np.int64), mode="edge")
-    bounds = ((0, -2), (1, -1), (2, 2**31))
+    bounds = ((0, -2), (1, -1), (2, 2**31 - 1))
     before, here, after = (
         g.op("Slice", padded, *(g.constant(f"at{n}", [n], np.int64) for n in bound), at) for bound in bounds
     )
