@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterable
 from functools import cache
@@ -139,6 +140,19 @@ def test_openvino_calls_nobody(slow: Bundle) -> None:
     """It would report each use to its maker's web analytics, from a thread of its own."""
     fresh(slow, backend="openvino").prepare()
     assert sys.modules["openvino_telemetry"] is None
+
+
+def test_signals_are_survived_when_another_thread_has_let_the_engine_go(slow: Bundle) -> None:
+    """OpenVINO 2026.4 would take the first thread's signal stack away with it."""
+    code = (
+        "import gc, signal, sys, threading; from pathlib import Path\n"
+        "from streamseg.engine.bundle import Bundle; from streamseg.engine.engine import Engine\n"
+        "held = [Engine(Bundle.open(Path(sys.argv[1])), backend='openvino')]; held[0].prepare()\n"
+        "thread = threading.Thread(target=lambda: (held.pop().close(), gc.collect())); thread.start(); thread.join()\n"
+        "signal.signal(signal.SIGINT, lambda *_: None)\n"
+        "for _ in range(20): signal.raise_signal(signal.SIGINT)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(slow.path)]).returncode == 0
 
 
 def test_a_backend_without_its_package_says_how_to_get_it(slow: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,13 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino  # noqa: E402
 
 log = logging.getLogger("streamseg")
+
+
+@cache
+def _core() -> Any:
+    """One for the whole process, for ever. OpenVINO 2026.4 gives the thread that compiles first a signal stack, which
+    goes with its last core and model: where another thread drops that, the next Ctrl-C is a segmentation fault."""
+    return openvino.Core()
 
 
 class OpenVinoProgram(CpuProgram):
@@ -51,7 +59,7 @@ def _shared(array: NDArray[Any]) -> Any:
 
 def run_once(model: bytes, inputs: dict[str, Any], names: Sequence[str]) -> list[Any]:
     """The outputs `names` of any ONNX model, in fp32. Raises RuntimeError."""
-    core = openvino.Core()
+    core = _core()
     compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     answers = compiled.create_infer_request().infer(inputs)
     return [np.array(answers[name]) for name in names]
@@ -70,7 +78,7 @@ def shapes(network: onnx.ModelProto, names: Sequence[str]) -> dict[str, list[int
     del told.graph.output[:]
     told.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     try:
-        outputs = openvino.Core().read_model(told.SerializeToString()).outputs
+        outputs = _core().read_model(told.SerializeToString()).outputs
     except RuntimeError as error:
         first = str(error).strip().splitlines()[-1]
         raise EngineError(f"OpenVINO cannot read the network: {first}") from error
@@ -80,7 +88,7 @@ def shapes(network: onnx.ModelProto, names: Sequence[str]) -> dict[str, list[int
 
 
 def _compile(model: onnx.ModelProto, options: CompileOptions, state_shape: tuple[int, int, int] | None) -> Any:
-    core = openvino.Core()
+    core = _core()
     try:
         network = core.read_model(in_runs(up_to_scores(model), options.width).SerializeToString())
         sizes: dict[str, Any] = {"frames": [1, options.height, options.width, 3]}
