@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from clips import Clips, encode, picture
@@ -82,6 +83,21 @@ def test_damaged_pictures_are_counted_and_the_rest_goes_on(clip: Clips) -> None:
     assert numbers[-5:] == list(range(55, 60))
     assert seen["state"] == "ended"
     assert [f.number for f in frames] == sorted({f.number for f in frames})
+
+
+def test_a_title_in_another_character_set_is_no_fault(clip: Clips, tmp_path: Path) -> None:
+    path = tmp_path / "titled.mkv"
+    with av.open(clip("h264")) as whole, av.open(path, "w") as titled:
+        titled.metadata["title"] = "the front door"
+        stream = titled.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                titled.mux(packet)
+    data = path.read_bytes()
+    assert b"the front door" in data
+    path.write_bytes(data.replace(b"the front door", "die Haustür... ".encode("latin-1")[:14]))
+    assert read_all(path)[2] == list(range(30))
 
 
 @pytest.mark.parametrize("bframes", [0, 2])

@@ -90,6 +90,7 @@ class AvCapture:
             "format": "v4l2" if source.kind == "v4l2" else None,
             "options": _options(source, transport),
             "timeout": None if source.kind == "file" else (OPEN_TIMEOUT_S, _read_timeout(source, self._stall_s)),
+            "metadata_errors": "replace",  # titles and names are of any character set
         }
         if self._gpu is not None:
             try:
