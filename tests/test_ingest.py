@@ -100,6 +100,20 @@ def test_a_title_in_another_character_set_is_no_fault(clip: Clips, tmp_path: Pat
     assert read_all(path)[2] == list(range(30))
 
 
+def test_a_stream_that_comes_up_later_ends_nothing(clip: Clips, tmp_path: Path) -> None:
+    """One damaged bit in the number of an MPEG-TS packet's stream makes a new one."""
+    data = clip("h264", frames=50, container="ts").read_bytes()
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    begins = [i for i, packet in enumerate(packets) if packet[1:3] == b"\x41\x00"]  # a picture of stream 0x100
+    first = packets[begins[40]]
+    packets.insert(begins[40], first[:1] + b"\x45" + first[2:])
+    path = tmp_path / "later.ts"
+    path.write_bytes(b"".join(packets))
+    reading, _, numbers = read_all(path)
+    assert numbers == list(range(50))
+    assert (reading.states[-1], reading.metrics.dropped) == ("ended", {})
+
+
 @pytest.mark.parametrize("bframes", [0, 2])
 def test_a_file_cut_in_the_middle_gives_what_there_is_and_says_so(bframes: int, clip: Clips, tmp_path: Path) -> None:
     whole = clip("h264", frames=60, bframes=bframes, movflags="+faststart").read_bytes()

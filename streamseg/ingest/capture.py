@@ -194,6 +194,8 @@ class AvCapture:
                     if self._stopping():
                         return
                 return
+            except IndexError:  # PyAV 18.1, at the end, of streams that have come up since the opening
+                return
             except (av.error.ExitError, av.error.TimeoutError, av.error.BlockingIOError) as error:
                 silent = time.monotonic() - heard
                 if silent >= self._stall_s or self._source.kind == "http":
