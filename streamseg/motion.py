@@ -29,6 +29,12 @@ Box = tuple[float, float, float, float]
 """(x, y, width, height) in shares of the picture."""
 
 
+def wide_enough(width: int, height: int) -> bool:
+    """Whether a picture of that size has a thumbnail that can be looked at: four cells or more either way."""
+    step = max(1, height // ROWS)
+    return min(width // step, height // step) >= 4
+
+
 def thumbnail(luma: U8) -> U8:
     """About 240x135: means over n columns of one or two in n rows of `luma` u8 [H, W], where n = H // 135."""
     height, width = luma.shape

@@ -85,6 +85,15 @@ def test_damaged_pictures_are_counted_and_the_rest_goes_on(clip: Clips) -> None:
     assert [f.number for f in frames] == sorted({f.number for f in frames})
 
 
+@pytest.mark.parametrize(("width", "height"), [(2, 2), (16, 2000), (300, 2)])
+def test_a_picture_too_narrow_to_look_at_is_counted_and_ends_nothing(width: int, height: int, tmp_path: Path) -> None:
+    """Damage to a stream's parameters gives pictures of any size."""
+    path = tmp_path / "narrow.mkv"
+    encode(path, "ffv1", {}, frames=3, width=width, height=height, pixel_format="yuv444p")
+    reading, frames, _ = read_all(path)
+    assert (frames, reading.metrics.dropped) == ([], {"corrupt": 3})
+
+
 def test_a_title_in_another_character_set_is_no_fault(clip: Clips, tmp_path: Path) -> None:
     path = tmp_path / "titled.mkv"
     with av.open(clip("h264")) as whole, av.open(path, "w") as titled:

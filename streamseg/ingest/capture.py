@@ -18,6 +18,7 @@ from streamseg.ingest.faults import translated
 from streamseg.ingest.nvdec import accelerator, on_gpu, picture_on_gpu, unusable
 from streamseg.ingest.pace import Pacer
 from streamseg.ingest.picture import AvPicture, Scaler
+from streamseg.motion import wide_enough
 from streamseg.source import Source
 from streamseg.synthetic import Street, StreetSpec
 from streamseg.types import Clock, Picture
@@ -163,7 +164,8 @@ class AvCapture:
         pts_ns = None
         if frame.pts is not None and frame.time_base:
             pts_ns = int(frame.pts * 1_000_000_000 * frame.time_base.numerator // frame.time_base.denominator)
-        picture = None if frame.is_corrupt else self._picture(frame)
+        usable = not frame.is_corrupt and wide_enough(frame.width, frame.height)  # damage may tell any size
+        picture = self._picture(frame) if usable else None
         captured_ns, clock = self._clock.captured(frame.pts, arrived_ns) if self.live else (arrived_ns, FILE)
         return Captured(picture, pts_ns, captured_ns, decode_us, clock)
 
