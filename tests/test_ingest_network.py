@@ -9,10 +9,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import pytest
 from clips import Clips
 from reading import Reading, number_of, read_all, until
@@ -301,3 +302,42 @@ def test_an_http_server_that_stalls_for_good_is_a_timeout(clip: Clips) -> None:
     with serving(of_bytes(data, pause_s=2.5)) as url:
         reading, _, _ = read_all(f"{url}/clip.mp4", stall_s=1.0)
     assert isinstance(reading.reader.failed, errors.SourceTimeout)
+
+
+def test_sound_that_goes_on_without_pictures_is_a_stall(clip: Clips, tmp_path: Path) -> None:
+    path = tmp_path / "sound.ts"
+    with av.open(path, "w") as both, av.open(clip("h264", frames=30)) as pictures:
+        video, sound = both.add_stream_from_template(pictures.streams.video[0]), both.add_stream("mp2", rate=48_000)
+        for packet in pictures.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                both.mux(packet)
+        for start in range(0, 48_000 * 30, 1152):
+            silence = av.AudioFrame(format="s16", layout="stereo", samples=1152)
+            silence.sample_rate, silence.pts = 48_000, start
+            both.mux(sound.encode(silence))
+    data = path.read_bytes()
+    gone = threading.Event()
+
+    class Sound(Files):
+        """All pictures at once, then sound alone."""
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            half = len(data) // 2
+            with suppress(OSError):
+                self.wfile.write(data[:half])
+                for at in range(half, len(data), 1316):
+                    self.wfile.write(data[at : at + 1316])
+                    if gone.wait(0.03):
+                        return
+
+    with serving(Sound) as url, Reading(f"{url}/live", stall_s=0.5) as reading:
+        frames = reading.frames()
+        next(frames)
+        until(lambda: "reconnecting" in reading.states, "the stall", timeout=5)
+        gone.set()
+        frames.close()
+    assert reading.events[2][:2] == ("reconnecting", "timeout")
+    assert "no picture for" in reading.events[2][2]

@@ -183,7 +183,13 @@ class AvCapture:
         heard = time.monotonic()
         while not self._stopping():
             try:
-                for packet in self._container.demux(self._stream):
+                for packet in self._container.demux():  # all, as sound may go on where pictures have stopped
+                    if packet.stream.index != self._stream.index:
+                        if self._stopping():
+                            return
+                        if self.live and time.monotonic() - heard >= self._stall_s:
+                            raise SourceTimeout(f"{self._source.shown}: no picture for {self._stall_s:.0f} s")
+                        continue
                     heard = time.monotonic()
                     if packet.pts is not None:
                         self._reached = max(self._reached, packet.pts + (packet.duration or 0))
