@@ -57,6 +57,7 @@ class Clips:
             "resized": resized,
             "damaged": damaged,
             "truncated": truncated,
+            "beginning": beginning,
             "audio": audio,
             "text": lambda path: path.write_text("This is not a video.\n" * 100),
             "empty": lambda path: path.write_bytes(b""),
@@ -122,6 +123,13 @@ def truncated(path: Path, **options: Any) -> None:
     h264(whole, **options)
     data = whole.read_bytes()
     path.write_bytes(data[: len(data) // 2])
+
+
+def beginning(path: Path) -> None:
+    """The first 600 bytes of an mp4: its index is cut."""
+    whole = path.with_name(f"whole-{path.name}")
+    h264(whole, movflags="+faststart")
+    path.write_bytes(whole.read_bytes()[:600])
 
 
 def audio(path: Path, seconds: float = 1.0) -> None:

@@ -80,6 +80,7 @@ def test_a_source_that_cannot_be_meant(source: str, said: tuple[str, ...], fails
         ("truncated", {}, ("damaged or cut short", "index is missing")),
         ("audio", {}, ("audio only; choose",)),
         ("empty", {}, ("empty", "0 bytes")),
+        ("beginning", {}, ("damaged or cut short", "End of file")),
     ],
 )
 def test_a_file_that_is_no_video(

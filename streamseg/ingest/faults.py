@@ -58,6 +58,8 @@ def _translate(source: Source, error: Exception, timed_out: bool) -> SourceError
         return SourceNoVideo(f"{shown}: not a camera that delivers video")
     number = getattr(error, "errno", 0) or 0
     reason = getattr(error, "strerror", None) or (os.strerror(number) if 0 < number < 200 else type(error).__name__)
+    if source.kind == "file":
+        return SourceCorrupt(f"{shown}: the video file is damaged or cut short ({reason})")
     return SourceError(f"{shown}: {reason}")
 
 
