@@ -12,6 +12,7 @@ from daemon import endpoint_of, everything, report_of
 from processes import Running
 from reading import Reading
 
+from streamseg.ingest import scene
 from streamseg.ingest.frames import file_frames
 from streamseg.motion import MotionGate
 from streamseg.types import Frame, Result, Roi
@@ -131,3 +132,10 @@ def test_what_no_camera_movement_is_told_as_none(tmp_path: Path, case: str) -> N
             picture = views.with_square(wall, 150, 8 * i, top=60, step=-50) if 8 * i < 330 else wall
         pictures.append(picture)
     assert noticed(views.write(tmp_path / "calm.mp4", pictures, noise=12 if case == "noise" else 5)) == []
+
+
+def test_a_shift_that_leaves_nothing_to_compare_is_none() -> None:
+    """Of a picture that is only some pixels high."""
+    low = np.random.default_rng(1).integers(0, 255, (4, 60)).astype(np.uint8)
+    for rows in range(4):
+        assert not scene._shifted(np.roll(low, rows, 0), low)

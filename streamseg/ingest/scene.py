@@ -94,11 +94,11 @@ def _shifted(now: U8, before: U8) -> bool:
     a, b = (one[:rows, :columns].astype(np.float32) for one in (now, before))
     window = cv2.createHanningWindow((a.shape[1], a.shape[0]), cv2.CV_32F)
     (dx, dy), _ = cv2.phaseCorrelate(b, a, window)
-    if max(abs(dx), abs(dy)) < MOVING_CELLS or abs(dx) > a.shape[1] / 2 or abs(dy) > a.shape[0] / 2:
+    left, top = (max(1, round(abs(d)) + 1) for d in (dx, dy))
+    if max(abs(dx), abs(dy)) < MOVING_CELLS or min(a.shape[1] - 2 * left, a.shape[0] - 2 * top) < 2:
         return False
     back = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
     follows = cv2.warpAffine(b, back, (a.shape[1], a.shape[0]), borderMode=cv2.BORDER_REPLICATE)
-    left, top = (max(1, round(abs(d)) + 1) for d in (dx, dy))
     inside = np.s_[top:-top, left:-left]  # what came into the picture is not explained by what was there
     changed, rest = (_quarters(np.asarray(cv2.absdiff(a, other)[inside])) for other in (b, follows))
     lively = changed > QUIET
