@@ -61,9 +61,12 @@ class StreamMetrics:
     def snapshot(self) -> dict[str, Any]:
         """JSON-ready: state, fps over the last seconds, frames, published, of these reused, dropped by reason."""
         with self._lock:
-            since = time.monotonic() - RATE_WINDOW_SECONDS
-            recent = [t for t in self._recent if t >= since]
-            fps = (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
+            now = time.monotonic()
+            recent = [t for t in self._recent if t >= now - RATE_WINDOW_SECONDS]
+            gaps = len(recent) - 1
+            # Silence since the last frame counts as soon as it is longer than the gaps between them.
+            span = max(recent[-1] - recent[0], (now - recent[0]) * gaps / (gaps + 1)) if gaps > 0 else 0.0
+            fps = gaps / span if span > 0 else 0.0
             return {
                 "state": self.state,
                 "fps": round(fps, 2),

@@ -13,6 +13,7 @@ from clips import Clips
 from streamseg.config import validated
 from streamseg.errors import FrameError, StageError
 from streamseg.ingest import reader
+from streamseg.metrics import StreamMetrics
 from streamseg.pipeline import Outcome, Pipeline
 
 LIVE = "synthetic://street?size=160x96&fps=25"
@@ -119,3 +120,17 @@ def test_a_pipeline_that_was_opened_and_never_run_closes(build: Build, clip: Cli
     pipeline = build(file=clip("h264"))
     pipeline.close()
     pipeline.close()
+
+
+def test_the_rate_of_a_stream_falls_once_it_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("streamseg.metrics.time.monotonic", lambda: now[0])
+    metrics = StreamMetrics()
+    for number in range(26):
+        now[0] = number / 25
+        metrics.publish()
+    rates = []
+    for now[0] in (1.02, 2.0, 4.0, 6.5):
+        rates.append(metrics.snapshot()["fps"])
+    assert rates[0] == 25
+    assert rates[0] > rates[1] > rates[2] > rates[3] == 0
