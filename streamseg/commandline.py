@@ -36,7 +36,8 @@ def configured(
         section, _, key = path.partition(".")
         if value is not None and isinstance(data.setdefault(section, {}), dict):
             data[section][key] = value
-    for stream in data.get("streams") or []:
+    streams = data.get("streams")
+    for stream in streams if isinstance(streams, list) else []:
         if fps is not None and isinstance(stream, dict):
             stream["fps"] = fps
     return validated(data, overrides or [], source if is_config(source) else "")

@@ -197,6 +197,7 @@ def test_a_backend_that_there_is_not(fails: Callable[..., None], clip: Clips, ti
         ("streams: [", ("not valid YAML",)),
         ("- a\n- b\n", ("expected keys such as `streams:`",)),
         ("", ("expected keys",)),
+        ("streams: 5", ("streams: 5",)),
         ("streams: [{source: 'synthetic://street', fsp: 5}]", (r"streams\[0\]\.fsp", "no such setting")),
         ("stream: []\nstreams: [{source: 'synthetic://street'}]", ("stream: ", "no such setting")),
         (f"streams: [{{source: 'rtsps:/bob:{SECRET}@h/x'}}]", (r"streams\[0\]\.source",)),
