@@ -91,6 +91,11 @@ class SmoothingConfig(Model):
     strength: Annotated[float, Field(ge=0, le=1)] | None = None
     """0: none; 1: a time constant, at any frame rate, of 0.5 s (average) or of 4 s where nothing moves (adaptive)."""
 
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _unquoted(cls, mode: Any) -> Any:
+        return "off" if mode is False else mode  # YAML reads a bare `off` as false
+
 
 class MotionConfig(Model):
     """Frames on which nothing moved are not analysed: the last result is published again (`reused` in the header)."""

@@ -76,6 +76,16 @@ def test_a_password_never_shows(url: str) -> None:
             assert secret not in text.replace("secret", "")
 
 
+def test_a_bare_off_is_a_mode(tmp_path: Path) -> None:
+    """YAML reads it as false."""
+    street = "streams: [{source: synthetic://street}]"
+    for chosen in (
+        config(f"{street}\nsmoothing: {{mode: off}}", tmp_path),
+        config(street, tmp_path, "smoothing.mode=off"),
+    ):
+        assert chosen.smoothing.mode == "off"  # type: ignore[attr-defined]
+
+
 def test_overrides_reach_any_setting(tmp_path: Path) -> None:
     text = "streams: [{id: gate, source: synthetic://street}]"
     settings = config(text, tmp_path, "streams[0].fps=5", "publish.bind=tcp://127.0.0.1:7000", "smoothing.strength=0.4")
