@@ -171,6 +171,8 @@ def check(
     from streamseg import probe, security
 
     security.check_bind(settings.publish)
+    if settings.publish.curve is not None:
+        security.server_keys(settings.publish.curve)
     engine = probe.engine(settings)
     reports = probe.streams(settings)
     if as_json:

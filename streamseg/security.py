@@ -86,19 +86,24 @@ class _Authorised:
         return key in self._keys
 
 
-@contextmanager
-def curve_server(socket: zmq.Socket[bytes], curve: CurveConfig) -> Iterator[None]:
-    """While inside, `socket` speaks CURVE only and accepts the authorised keys only. Enter before binding.
-
-    Raises ConfigError for keys that are missing or malformed.
-    """
-    from zmq.auth.thread import ThreadAuthenticator
-
+def server_keys(curve: CurveConfig) -> Keys:
+    """Raises ConfigError for keys that are missing or malformed."""
     if not curve.authorised_keys:
         raise ConfigError(
             "publish.curve.authorised_keys is empty: nobody could subscribe; list the clients' public keys"
         )
-    keys = read_keys(curve.secret_key_file)
+    return read_keys(curve.secret_key_file)
+
+
+@contextmanager
+def curve_server(socket: zmq.Socket[bytes], curve: CurveConfig) -> Iterator[None]:
+    """While inside, `socket` speaks CURVE only and accepts the authorised keys only. Enter before binding.
+
+    Raises ConfigError, see `server_keys`.
+    """
+    from zmq.auth.thread import ThreadAuthenticator
+
+    keys = server_keys(curve)
     authenticator = ThreadAuthenticator(socket.context)
     authenticator.start()
     try:

@@ -207,6 +207,15 @@ def test_a_backend_that_there_is_not(fails: Callable[..., None], clip: Clips, ti
             ("publish.bind", "insecure"),
         ),
         ("streams: [{source: 'synthetic://street'}]\npublish: {bind: 'tcp//x'}", ("bind",)),
+        (
+            "streams: [{source: 'synthetic://street'}]\n"
+            "publish: {curve: {secret_key_file: /nowhere, authorised_keys: ['" + 40 * "a" + "']}}",
+            ("'/nowhere' cannot be read",),
+        ),
+        (
+            "streams: [{source: 'synthetic://street'}]\npublish: {curve: {secret_key_file: /nowhere}}",
+            ("authorised_keys is empty",),
+        ),
     ],
 )
 def test_a_configuration_that_is_wrong(
