@@ -87,4 +87,4 @@ def _file(path: Path) -> Source:
         raise ConfigError(f"source {shown!r} is a folder; give a video file")
     if not path.exists():
         raise ConfigError(f"source {shown!r}: no such file (looked in {Path.cwd()})")
-    return Source("file", str(path), str(path))
+    return Source("file", str(path.absolute()), str(path))  # FFmpeg takes what is before a colon for a protocol

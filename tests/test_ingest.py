@@ -94,6 +94,13 @@ def test_a_picture_too_narrow_to_look_at_is_counted_and_ends_nothing(width: int,
     assert (frames, reading.metrics.dropped) == ([], {"corrupt": 3})
 
 
+def test_a_file_may_be_named_after_the_time(clip: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "2026-11-21T12:30:00.mp4").symlink_to(clip("h264"))
+    monkeypatch.chdir(tmp_path)
+    reading, _, numbers = read_all("2026-11-21T12:30:00.mp4")
+    assert (reading.states[-1], numbers) == ("ended", list(range(30)))
+
+
 def test_a_title_in_another_character_set_is_no_fault(clip: Clips, tmp_path: Path) -> None:
     path = tmp_path / "titled.mkv"
     with av.open(clip("h264")) as whole, av.open(path, "w") as titled:
