@@ -274,6 +274,13 @@ def test_a_slow_http_server_costs_no_frame(clip: Clips) -> None:
     assert reading.states == ["connecting", "running", "ended"]
 
 
+def test_an_http_source_may_be_silent_for_as_long_as_the_configuration_says(clip: Clips) -> None:
+    data = clip("h264", frames=60, movflags="+faststart").read_bytes()
+    with serving(of_bytes(data, pause_s=1.0)) as url:
+        reading, _, numbers = read_all(f"{url}/clip.mp4", stall_s=1.5)
+    assert (reading.states[-1], numbers) == ("ended", list(range(60)))
+
+
 def test_an_http_recording_that_breaks_off_fails_instead_of_starting_over(clip: Clips) -> None:
     data = clip("h264", frames=60, movflags="+faststart").read_bytes()
     with serving(of_bytes(data, send=0.5)) as url:
@@ -302,6 +309,7 @@ def test_an_http_server_that_stalls_for_good_is_a_timeout(clip: Clips) -> None:
     with serving(of_bytes(data, pause_s=2.5)) as url:
         reading, _, _ = read_all(f"{url}/clip.mp4", stall_s=1.0)
     assert isinstance(reading.reader.failed, errors.SourceTimeout)
+    assert "no data for 1 s" in str(reading.reader.failed)
 
 
 def test_sound_that_goes_on_without_pictures_is_a_stall(clip: Clips, tmp_path: Path) -> None:

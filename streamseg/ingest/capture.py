@@ -205,8 +205,8 @@ class AvCapture:
             except IndexError:  # PyAV 18.1, at the end, of streams that have come up since the opening
                 return
             except (av.error.ExitError, av.error.TimeoutError, av.error.BlockingIOError) as error:
-                silent = time.monotonic() - heard
-                if silent >= self._stall_s or self._source.kind == "http":
+                silent = max(time.monotonic() - heard, _read_timeout(self._source, self._stall_s))
+                if silent >= self._stall_s:
                     raise SourceTimeout(f"{self._source.shown}: no data for {silent:.0f} s") from error
             except av.error.FFmpegError as error:
                 if isinstance(error, av.error.InvalidDataError) and not self.live:
@@ -232,7 +232,7 @@ class AvCapture:
 
 def _read_timeout(source: Source, stall_s: float) -> float:
     # RTSP goes on after a read that timed out; HTTP takes it for the end of the file.
-    return stall_s / 2 if source.kind == "http" else READ_TIMEOUT_S
+    return stall_s if source.kind == "http" else READ_TIMEOUT_S
 
 
 def _options(source: Source, transport: str) -> dict[str, str]:
