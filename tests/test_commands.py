@@ -7,14 +7,17 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 from clips import Clips
 from daemon import ANY_PORT, STOP_SECONDS, endpoint_of
 from processes import Running, StreamsegCli
+from reading import until
 
 import streamseg
 
@@ -48,6 +51,21 @@ def test_check_of_good_cameras_ends_with_0(streamseg_cli: StreamsegCli, tiny_eng
     done = streamseg_cli("check", clip("mjpeg"), "--set", f"engine.name={tiny_engine}")
     assert (done.code, done.stderr) == (0, "")
     assert re.fullmatch(r"ok +engine tiny@\w+ on openvino\nok +mjpeg: 320x240, .* first picture in .* s\n", done.stdout)
+
+
+def test_ctrl_c_ends_a_check_of_cameras_that_do_not_answer(
+    streamseg_cli: StreamsegCli, tiny_engine: Path, tmp_path: Path
+) -> None:
+    cameras = tmp_path / "cameras.yaml"
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        url = f"rtsp://127.0.0.1:{silent.getsockname()[1]}"
+        streams = [f"{{id: c{number}, source: {url}/{number}}}" for number in range(24)]
+        cameras.write_text(f"streams: [{', '.join(streams)}]\nengine: {{name: {tiny_engine}}}\n")
+        checking = streamseg_cli.start("check", cameras)
+        process = psutil.Process(checking.pid)
+        until(lambda: len(process.net_connections()) == 16, "as many connections as are made at once")
+        checking.send(signal.SIGINT)
+    assert checking.wait().code == 130
 
 
 def test_subscribe_prints_saves_and_ends(
