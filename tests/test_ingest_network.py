@@ -16,6 +16,7 @@ from pathlib import Path
 import av
 import pytest
 from clips import Clips
+from links import hanging_link
 from reading import Reading, number_of, read_all, until
 from rtsp_server import RtspServer
 
@@ -101,11 +102,23 @@ class TestRtsp:
             next(frames)
             server.freeze()
             begin = reading.metrics.frames
-            time.sleep(2.2)  # longer than two read timeouts of 0.5 s, each of which PyAV waits twice
+            time.sleep(3.0)  # longer than a read timeout
             server.thaw()
             until(lambda: reading.metrics.frames > begin + 10, "it goes on")
             frames.close()
         assert reading.states == ["connecting", "running"]
+
+    def test_a_link_that_hangs_within_a_packet_loses_nothing(self, clip: Clips, rtsp_server: StartServer) -> None:
+        server = rtsp_server(clip("h264", frames=200))
+        with hanging_link(server.port, 1.0) as (port, hung), Reading(f"rtsp://127.0.0.1:{port}/cam1") as reading:
+            frames = reading.frames()
+            next(frames)
+            assert hung.wait(10)
+            begin = reading.metrics.frames
+            until(lambda: reading.metrics.frames > begin + 10, "it goes on")
+            frames.close()
+        assert reading.states == ["connecting", "running"]
+        assert "corrupt" not in reading.metrics.dropped
 
     @pytest.mark.parametrize("give_up", [True, False])
     def test_a_first_opening_that_fails_is_final_only_where_asked(self, give_up: bool, free_port: int) -> None:

@@ -26,8 +26,9 @@ from streamseg.types import Clock, Picture
 log = logging.getLogger("streamseg")
 FILE: Clock = "file"
 OPEN_TIMEOUT_S = 5.0
-# Short, so that the thread looks at its stop flag: a stall shows only after twice this time (PyAV restarts its clock).
-READ_TIMEOUT_S = 0.5
+# So often a silent stream's thread looks at its stop flag. No shorter: FFmpeg forgets the part of a packet that it has
+# read when it is interrupted, and a link that hangs within one (as TCP does when it sends again) would be lost.
+READ_TIMEOUT_S = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +233,7 @@ class AvCapture:
 
 def _read_timeout(source: Source, stall_s: float) -> float:
     # RTSP goes on after a read that timed out; HTTP takes it for the end of the file.
-    return stall_s if source.kind == "http" else READ_TIMEOUT_S
+    return stall_s if source.kind == "http" else min(stall_s, READ_TIMEOUT_S)
 
 
 def _options(source: Source, transport: str) -> dict[str, str]:
