@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from streamseg.errors import ConfigError
 
@@ -60,7 +60,7 @@ def parse(text: str) -> Source:
         raise ConfigError("the source is empty; give a file, rtsp://…, http://…, /dev/video0 or synthetic://street")
     scheme, separator, _ = text.partition("://")
     if not separator:
-        if re.fullmatch(r"/dev/video\d+", text):
+        if re.fullmatch(r"/dev/(video\d+|v4l/.+)", text):
             return Source("v4l2", text, text)
         return _file(Path(text).expanduser())
     kind = SCHEMES.get(scheme.lower())
@@ -72,7 +72,7 @@ def parse(text: str) -> Source:
 
         return Source(kind, text, text, StreetSpec.from_url(text))
     if kind == "file":
-        return _file(Path(urlsplit(text).path))
+        return _file(Path(unquote(urlsplit(text).path)))
     if kind == "v4l2":
         device = text.partition("://")[2]
         return Source(kind, device, device)

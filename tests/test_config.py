@@ -106,8 +106,15 @@ def test_an_override_that_leads_nowhere_is_refused(override: str, tmp_path: Path
         ("rtsp://u:p@cam7.example/live/main.sdp", "main"),
         ("rtsp://10.0.0.7", "10.0.0.7"),
         ("/dev/video0", "video0"),
+        ("/dev/v4l/by-id/usb-cam_1", "usb-cam_1"),
         ("synthetic://street?seed=3", "street"),
     ],
 )
 def test_a_stream_without_an_id_is_named_after_its_source(source: str, name: str) -> None:
     assert parse(source).default_stream == name
+
+
+def test_a_file_url_may_be_percent_encoded(tmp_path: Path) -> None:
+    clip = tmp_path / "the gate #1.mp4"
+    clip.touch()
+    assert parse(clip.as_uri()).location == str(clip)
