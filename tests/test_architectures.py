@@ -131,9 +131,9 @@ def test_the_tiny_network_leaves_room_for_its_program_in_a_megabyte_of_int8() ->
     assert count(deployed(build("tiny", 19))) <= 860_000
 
 
-def test_the_tiny_network_takes_over_an_edge_networks_weights_and_starts_without_attention() -> None:
-    edge, tiny = fresh("edge").eval(), fresh("tiny").eval()
-    theirs, ours = edge.state_dict(), tiny.state_dict()
+def test_the_tiny_network_takes_over_a_street_networks_weights_and_starts_without_attention() -> None:
+    street, tiny = fresh("street").eval(), fresh("tiny").eval()
+    theirs, ours = street.state_dict(), tiny.state_dict()
     fresh_ones = [key for key, value in ours.items() if key not in theirs or theirs[key].shape != value.shape]
     assert {key.rpartition(".")[0].split(".")[0] for key in fresh_ones} == {"stage8", "stage16", "stage32"}
     assert not [key for key in fresh_ones if key.startswith(("stage8.", "stage16.")) and "embed" not in key]

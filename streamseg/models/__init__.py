@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURES: dict[str, str] = {
     "edge": "edge.Edge",
+    "edge-wide": "edge.EdgeWide",
     "street": "street.Street",
     "tiny": "tiny.Tiny",
     "fcn-resnet18": "fcn.Fcn8s",

@@ -1,8 +1,8 @@
 """The tiny network: the edge network with little at 1/32, attention condensers instead, on the enlarged picture.
 
 In the spirit of AttendSeg (Wen et al. 2021, arXiv 2104.14623), for a program that is under 1 MB with int8 weights. More
-than half of the edge network's weights are at 1/32; a narrow and a bottleneck block take their place. Everything else
-has the edge network's names and shapes, so that it starts from a trained one (`init:` of a recipe).
+than half of the street network's weights are at 1/32; a narrow and a bottleneck block take their place. What else it
+has, has that network's names and shapes, so that it starts from a trained one (`init:` of a recipe).
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ class Tiny(Edge):
     the auxiliary logits."""
 
     def __init__(self, classes: int) -> None:
-        shape = EdgeShape()
+        shape = EdgeShape(inner=((48, 32), (112, 112), (32,)))  # its last stage is replaced below
         super().__init__(classes, shape)
         c, d, e = shape.widths
         # The condensers stand behind the blocks, so that these keep their names.
         self.stage8.append(Condenser(c))
         self.stage16.append(Condenser(d))
-        self.stage32 = nn.Sequential(Residual(d, e, 2, middle=32), Bottleneck(e, middle=56), Condenser(e))
+        self.stage32 = nn.Sequential(Residual(d, e, middle=32, stride=2), Bottleneck(e, middle=56), Condenser(e))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         return at_half(super().forward(enlarged(x)), x)
