@@ -182,7 +182,8 @@ def test_labels_of_other_classes_are_doubted_but_one_void_label_is_not(
     assert done.code == 0, done
     assert "labels (8, 9, 10) are none of tiny@" in done.stderr
     assert "0 to 3 (ground, black, white, square)" in done.stderr
-    built = streamseg_cli("engine", "build", small_network.write(tmp_path / "other").path, "--data", tmp_path)
+    other = small_network.write(tmp_path / "other").path
+    built = streamseg_cli("engine", "build", other, "--data", tmp_path, "--pictures", 2)
     assert "labels (8, 9, 10) are none of" in built.stdout, built
     for annotation in (tmp_path / "testannot").iterdir():
         labels = cv2.imread(str(annotation), cv2.IMREAD_UNCHANGED)
