@@ -174,13 +174,15 @@ def check(
     if settings.publish.curve is not None:
         security.server_keys(settings.publish.curve)
     engine = probe.engine(settings)
-    reports = probe.streams(settings)
+    if not as_json:
+        print(f"ok      engine {engine}", flush=True)
+    reports = []
+    for report in probe.streams(settings):
+        reports.append(report)
+        if not as_json:
+            print(f"{'ok' if report.ok else 'FAILED':<7} {report.stream}: {report.detail}", flush=True)
     if as_json:
         print(json.dumps({"engine": engine, "streams": [asdict(report) for report in reports]}))
-    else:
-        print(f"ok      engine {engine}")
-        for report in reports:
-            print(f"{'ok' if report.ok else 'FAILED':<7} {report.stream}: {report.detail}")
     if not all(report.ok for report in reports):
         raise typer.Exit(1)
 

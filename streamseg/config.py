@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote
 
 import yaml
@@ -271,11 +272,31 @@ def _explained(error: Any) -> str:
     path = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        message = "there is no such setting"
+        message = f"there is no such setting; {_meant(error['loc'])}"
     if isinstance(error["input"], dict | list | tuple | BaseModel):
         return f"{path}: {message}" if path else message
     value = masked(repr(error["input"]))[:120]
     return f"{path}: {value}: {message}"
+
+
+def _meant(path: Sequence[str | int]) -> str:
+    """The setting that was probably meant by the last of `path`, or else all that there are in its place."""
+    names: list[str] = list(Config.model_fields)
+    annotation: Any = Config
+    for key in path[:-1]:
+        models = [model for model in _models(annotation) if key in model.model_fields]
+        if models:
+            annotation = models[0].model_fields[str(key)].annotation
+            names = [name for model in _models(annotation) for name in model.model_fields]
+    close = get_close_matches(str(path[-1]), names, 1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in `tuple[StreamConfig, ...]`, `RoiConfig | None` and the like."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
 
 
 def _one_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from streamseg.types import Picture
 
 FIRST_PICTURE_SECONDS = 10.0
 """A camera with one key frame every few seconds needs that long to show its first picture."""
+
+AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +37,11 @@ def engine(config: Config) -> str:
     return f"{chosen.identity} on {chosen.backend}"
 
 
-def streams(config: Config) -> list[Report]:
-    """Probes every stream, at most 16 at a time."""
-    with ThreadPoolExecutor(min(16, len(config.streams))) as pool:
-        return list(pool.map(_probe, config.streams))
+def streams(config: Config) -> Iterator[Report]:
+    """Probes all streams, each in a thread of its own, as all but a few milliseconds of that is waiting; yields in the
+    configuration's order."""
+    with ThreadPoolExecutor(min(AT_ONCE, len(config.streams))) as pool:
+        yield from pool.map(_probe, config.streams)
 
 
 def _probe(stream: StreamConfig) -> Report:

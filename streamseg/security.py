@@ -92,6 +92,12 @@ def server_keys(curve: CurveConfig) -> Keys:
         raise ConfigError(
             "publish.curve.authorised_keys is empty: nobody could subscribe; list the clients' public keys"
         )
+    for number, key in enumerate(curve.authorised_keys):
+        if not _Z85.fullmatch(key.encode()):
+            raise ConfigError(
+                f"publish.curve.authorised_keys[{number}] is no CURVE key: expected 40 characters of Z85, "
+                "the public-key of the *.key file that zmq.auth.create_certificates writes"
+            )
     return read_keys(curve.secret_key_file)
 
 

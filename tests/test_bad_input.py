@@ -198,8 +198,9 @@ def test_a_backend_that_there_is_not(fails: Callable[..., None], clip: Clips, ti
         ("- a\n- b\n", ("expected keys such as `streams:`",)),
         ("", ("expected keys",)),
         ("streams: 5", ("streams: 5",)),
-        ("streams: [{source: 'synthetic://street', fsp: 5}]", (r"streams\[0\]\.fsp", "no such setting")),
-        ("stream: []\nstreams: [{source: 'synthetic://street'}]", ("stream: ", "no such setting")),
+        ("streams: [{source: 'synthetic://street', fsp: 5}]", (r"streams\[0\]\.fsp", "did you mean fps?")),
+        ("streams: [{source: 'synthetic://street', name: gate}]", (r"streams\[0\]\.name", "there are id, source, fps")),
+        ("stream: []\nstreams: [{source: 'synthetic://street'}]", ("stream: ", "did you mean streams?")),
         (f"streams: [{{source: 'rtsps:/bob:{SECRET}@h/x'}}]", (r"streams\[0\]\.source",)),
         ("streams: [{source: 'rtsp://h/${file:/nowhere}'}]", (r"streams\[0\]\.source", "/nowhere cannot be read")),
         (
@@ -211,6 +212,11 @@ def test_a_backend_that_there_is_not(fails: Callable[..., None], clip: Clips, ti
             "streams: [{source: 'synthetic://street'}]\n"
             "publish: {curve: {secret_key_file: /nowhere, authorised_keys: ['" + 40 * "a" + "']}}",
             ("'/nowhere' cannot be read",),
+        ),
+        (
+            "streams: [{source: 'synthetic://street'}]\n"
+            "publish: {curve: {secret_key_file: /nowhere, authorised_keys: ['" + 40 * "a" + "', '" + 40 * "ä" + "']}}",
+            (r"authorised_keys\[1\] is no CURVE key",),
         ),
         (
             "streams: [{source: 'synthetic://street'}]\npublish: {curve: {secret_key_file: /nowhere}}",

@@ -59,11 +59,11 @@ def test_ctrl_c_ends_a_check_of_cameras_that_do_not_answer(
     cameras = tmp_path / "cameras.yaml"
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
         url = f"rtsp://127.0.0.1:{silent.getsockname()[1]}"
-        streams = [f"{{id: c{number}, source: {url}/{number}}}" for number in range(24)]
+        streams = [f"{{id: c{number}, source: {url}/{number}}}" for number in range(80)]
         cameras.write_text(f"streams: [{', '.join(streams)}]\nengine: {{name: {tiny_engine}}}\n")
         checking = streamseg_cli.start("check", cameras)
         process = psutil.Process(checking.pid)
-        until(lambda: len(process.net_connections()) == 16, "as many connections as are made at once")
+        until(lambda: len(process.net_connections()) == 64, "as many connections as are made at once")
         checking.send(signal.SIGINT)
     assert checking.wait().code == 130
 
