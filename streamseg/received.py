@@ -205,7 +205,8 @@ class _Tracker:
         if self._alive_at is None or time.monotonic() - self._alive_at > 3:
             since = "" if self._alive_at is None else f" since {time.monotonic() - self._alive_at:.0f} s"
             return TimeoutError(
-                f"nothing from {self._endpoint} for {timeout:g} s, and no heartbeat{since}: is it running?"
+                f"nothing from {self._endpoint} for {timeout:g} s, and no heartbeat{since}: is it running? "
+                "(Where it has publish.curve: are the keys right?)"
             )
         states = ", ".join(f"{name} {state}" for name, state in self._states.items())
         return TimeoutError(f"{self._endpoint} is alive, but sent nothing on {wanted} for {timeout:g} s: {states}")

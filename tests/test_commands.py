@@ -100,7 +100,9 @@ def test_subscribe_prints_saves_and_ends(
 def test_subscribe_tells_that_nothing_runs_there(streamseg_cli: StreamsegCli, free_port: int) -> None:
     done = streamseg_cli("subscribe", f"tcp://127.0.0.1:{free_port}", "--timeout", 0.5)
     assert done.code == 1
-    assert re.fullmatch(r"streamseg: error: nothing from .* is it running\?\n", done.stderr)
+    assert re.fullmatch(
+        r"streamseg: error: nothing from .* is it running\? \(Where .*: are the keys right\?\)\n", done.stderr
+    )
 
 
 def test_ctrl_c_ends_subscribe_without_a_word(run: Callable[..., Running], streamseg_cli: StreamsegCli) -> None:
