@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote
@@ -57,6 +58,13 @@ class PublishConfig(Model):
     """1: the publisher's own thread encodes, with the fewest hand-overs. auto: 1 up to 3 cores, else half of them."""
     wait_subscriber: bool = False
     """Lossless mode for files: hold the first frame until somebody subscribes; block rather than drop."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _possible(cls, encoding: Encoding) -> Encoding:
+        if encoding == "zstd" and find_spec("zstandard") is None:  # else the first subscriber would end the daemon
+            raise ValueError("needs the package zstandard: pip install 'streamseg[zstd]'")
+        return encoding
 
 
 class EngineConfig(Model):

@@ -1,5 +1,6 @@
 """Configuration: an error names the key, its value and what is allowed; secrets come from outside and stay hidden."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def test_an_error_names_the_file_the_key_and_what_is_wrong(text: str, said: list
     assert "\n" not in message
     for words in said:
         assert words in message
+
+
+def test_an_encoding_whose_package_is_missing_is_refused_before_a_subscriber_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "streams: [{source: synthetic://street}]\npublish: {encoding: zstd}"
+    config(text, tmp_path)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(ConfigError, match=r"publish\.encoding: 'zstd': needs .* pip install 'streamseg\[zstd\]'"):
+        config(text, tmp_path)
 
 
 def test_passwords_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
