@@ -24,10 +24,14 @@ def test_a_port_in_use_is_a_bind_error_that_says_what_to_do(publisher: Open) -> 
         publisher(bind=endpoint)
 
 
-def test_an_ipc_path_in_use_is_not_taken_away(publisher: Open, subscriber: Any, tmp_path: Path) -> None:
-    made, endpoint = publisher(bind=f"ipc://{tmp_path}/masks")
-    with pytest.raises(BindError, match="in use"):
-        publisher(bind=f"ipc://{tmp_path}/masks")
+@pytest.mark.parametrize("path", ["{}/masks", "masks", "@{}/masks"])
+def test_an_ipc_path_in_use_is_not_taken_away(
+    publisher: Open, subscriber: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made, endpoint = publisher(bind=f"ipc://{path.format(tmp_path)}")
+    with pytest.raises(BindError, match=f"^{endpoint} is in use: .*--bind"):
+        publisher(bind=endpoint)
     reader = subscriber(endpoint, "labels/")
     joined(made, "labels/cam1/")
     made.publish(result(3))
