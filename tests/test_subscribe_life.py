@@ -68,6 +68,11 @@ def test_silence_is_a_timeout_that_tells_a_dead_daemon_from_a_quiet_one(publishe
             next(masks)
         made.publish(result(1))
         assert next(masks).header.frame == 1
+    with (
+        streamseg.subscribe(endpoint, streams="cam2", timeout=0.5) as masks,
+        pytest.raises(TimeoutError, match=r"alive, but sent nothing on mask/\*/cam2/ for 0\.5 s: cam1 \w+"),
+    ):
+        next(masks)
 
 
 READER = """
@@ -136,6 +141,8 @@ def test_curve_with_a_key_file(publisher: Open, tmp_path: Path) -> None:
     [
         ({"kind": "video"}, "expected one of mask, labels"),
         ({"kind": []}, "kind"),
+        ({"kind": None}, "kind"),
+        ({"timeout": -1}, "timeout is -1"),
         ({"streams": "cam 1"}, "cam 1"),
         ({"streams": []}, "streams"),
         ({"kind": "labels", "classes": "person"}, "classes"),
