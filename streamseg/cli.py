@@ -216,7 +216,7 @@ def subscribe(
     show: Annotated[bool, typer.Option("--show", help="Draw what comes in this terminal.")] = False,
     server_key: Annotated[str | None, typer.Option(help="The daemon's CURVE public key (Z85).")] = None,
     key_file: Annotated[Path | None, typer.Option(help="This client's CURVE secret key file.")] = None,
-    as_json: Json = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each message's header, JSON, a line each.")] = False,
 ) -> None:
     """Print, save or show what a daemon publishes.
 
