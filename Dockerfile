@@ -43,9 +43,12 @@ USER streamseg
 WORKDIR /var/lib/streamseg
 EXPOSE 5555
 STOPSIGNAL SIGTERM
-# A heartbeat comes once a second for as long as the daemon lives, whatever its cameras do.
+# A heartbeat comes once a second for as long as the daemon lives, whatever its cameras do. With CURVE the check is one
+# more client: give it the daemon's public key and a secret key file of its own, which authorised_keys lists.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s \
-    CMD streamseg subscribe "$STREAMSEG_HEALTH_ENDPOINT" --kind heartbeat --count 1 --timeout 5 >/dev/null
+    CMD streamseg subscribe "$STREAMSEG_HEALTH_ENDPOINT" --kind heartbeat --count 1 --timeout 5 \
+        ${STREAMSEG_HEALTH_SERVER_KEY:+--server-key "$STREAMSEG_HEALTH_SERVER_KEY" --key-file "$STREAMSEG_HEALTH_KEY_FILE"} \
+        >/dev/null
 ENTRYPOINT ["streamseg"]
 CMD ["--help"]
 

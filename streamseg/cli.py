@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -30,6 +31,10 @@ app.add_typer(engine_app, name="engine")
 app.add_typer(bench_cli.bench_app, name="bench")
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Of a write, which unlike opening a file names none."""
+
+
 def main() -> None:
     """The entry point."""
     try:
@@ -54,17 +59,20 @@ def _command() -> None:
     """Every StreamsegError becomes one line on stderr and an exit code."""
     try:
         app()
+    except SystemExit as leaving:
+        if isinstance(
+            leaving.__context__, BrokenPipeError
+        ):  # how typer and rich leave when nobody reads any more, with
+            sys.exit(0)  # 1, but `streamseg subscribe … | head` is no fault
+        raise
     except StreamsegError as error:
         _fail(str(error), error.exit_code)
-    except BrokenPipeError:  # `streamseg subscribe … | head` is no fault
-        sys.stderr.close()
-        sys.exit(0)
     except TimeoutError as error:
         _fail(str(error))
     except OSError as error:  # a folder that cannot be written to, a full disk
-        if error.filename is None:
+        if error.filename is None and error.errno not in _FULL:
             raise
-        _fail(f"{error.filename}: {error.strerror}")
+        _fail(f"{error.filename or 'what was to be written'}: {error.strerror}")
 
 
 def _fail(text: str, exit_code: int = 1) -> NoReturn:
@@ -208,7 +216,7 @@ def subscribe(
     show: Annotated[bool, typer.Option("--show", help="Draw what comes in this terminal.")] = False,
     server_key: Annotated[str | None, typer.Option(help="The daemon's CURVE public key (Z85).")] = None,
     key_file: Annotated[Path | None, typer.Option(help="This client's CURVE secret key file.")] = None,
-    as_json: Json = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each message's header, JSON, a line each.")] = False,
 ) -> None:
     """Print, save or show what a daemon publishes.
 

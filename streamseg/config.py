@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote
@@ -57,6 +58,13 @@ class PublishConfig(Model):
     """1: the publisher's own thread encodes, with the fewest hand-overs. auto: 1 up to 3 cores, else half of them."""
     wait_subscriber: bool = False
     """Lossless mode for files: hold the first frame until somebody subscribes; block rather than drop."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _possible(cls, encoding: Encoding) -> Encoding:
+        if encoding == "zstd" and find_spec("zstandard") is None:  # else the first subscriber would end the daemon
+            raise ValueError("needs the package zstandard: pip install 'streamseg[zstd]'")
+        return encoding
 
 
 class EngineConfig(Model):
@@ -226,10 +234,23 @@ def _secret(name: str) -> str:
     return os.environ[name]
 
 
+class _Loader(yaml.SafeLoader):
+    """Of a key that is given twice YAML takes the last: half of the cameras would be gone without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
 def read(path: Path) -> dict[str, Any]:
     """The plain data of a YAML configuration, not validated yet. Raises ConfigError."""
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.load(path.read_text(), _Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

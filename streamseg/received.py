@@ -93,7 +93,7 @@ class Selection:
     """Kinds, streams and classes as prefixes for the socket, and as a test of what came."""
 
     def __init__(self, kind: str | Iterable[str], streams: Names, classes: Names) -> None:
-        self.kinds = _names("kind", kind) or ()
+        self.kinds = _names("kind", () if kind is None else kind) or ()
         self._streams = _names("streams", streams)
         self._classes = _names("classes", classes)
         for each in self.kinds:
@@ -107,6 +107,11 @@ class Selection:
 
     def prefixes(self) -> list[str]:
         return [prefix for kind in self.kinds for prefix in self._of(kind)]
+
+    def __str__(self) -> str:
+        """As it is told: the prefixes, and of masks also the streams that no prefix can name."""
+        masks = [f"mask/*/{stream}/" for stream in self._streams or ()] or ["mask/"]
+        return ", ".join(name for prefix in self.prefixes() for name in (masks if prefix == "mask/" else [prefix]))
 
     def _of(self, kind: str) -> list[str]:
         if kind == "heartbeat":
@@ -201,14 +206,16 @@ class _Tracker:
 
     def silence(self, timeout: float) -> TimeoutError:
         """What to tell a caller whose patience is over."""
-        wanted = ", ".join(self._selection.prefixes())
         if self._alive_at is None or time.monotonic() - self._alive_at > 3:
             since = "" if self._alive_at is None else f" since {time.monotonic() - self._alive_at:.0f} s"
             return TimeoutError(
-                f"nothing from {self._endpoint} for {timeout:g} s, and no heartbeat{since}: is it running?"
+                f"nothing from {self._endpoint} for {timeout:g} s, and no heartbeat{since}: is it running? "
+                "(Where it has publish.curve: are the keys right?)"
             )
         states = ", ".join(f"{name} {state}" for name, state in self._states.items())
-        return TimeoutError(f"{self._endpoint} is alive, but sent nothing on {wanted} for {timeout:g} s: {states}")
+        return TimeoutError(
+            f"{self._endpoint} is alive, but sent nothing on {self._selection} for {timeout:g} s: {states}"
+        )
 
     def _warn(self, error: WireError) -> None:
         what = "version" if isinstance(error, UnsupportedVersion) else str(error)
@@ -221,6 +228,8 @@ class Reader:
     """What waits to be yielded, and how to get more of it; the waiting itself is the subscription's."""
 
     def __init__(self, endpoint: str, selection: Selection, every: bool, timeout: float | None) -> None:
+        if timeout is not None and not timeout >= 0:
+            raise ConfigError(f"timeout is {timeout!r}; expected seconds from 0 on, or None to wait without end")
         self.every = every
         self.timeout = timeout
         self._tracker = _Tracker(selection, endpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from streamseg.config import CurveConfig, PublishConfig
 
+_log = logging.getLogger("streamseg.publish")
+_REFUSALS_TOLD = 20
 _DOMAIN = "streamseg"  # a ZAP domain that is set makes libzmq refuse clients should the authenticator be gone
 _ENDPOINT = re.compile(r"tcp://(?P<host>\[[^\]]+\]|[^:\[\];/]+):(?P<port>\d{1,5}|\*)")
 _Z85 = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
@@ -81,9 +84,17 @@ class _Authorised:
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._keys = frozenset(key.encode() for key in keys)
+        self._refused: set[bytes] = set()
 
     def callback(self, domain: str, key: bytes) -> bool:
-        return key in self._keys
+        if key in self._keys:
+            return True
+        if key not in self._refused and len(self._refused) < _REFUSALS_TOLD:  # it tries again, every second
+            self._refused.add(key)
+            _log.warning(
+                "a subscriber was refused: publish.curve.authorised_keys lacks its public key %s", key.decode()
+            )
+        return False
 
 
 def server_keys(curve: CurveConfig) -> Keys:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -81,8 +83,8 @@ class Subscription:
 
     def __init__(self, reader: Reader, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]) -> None:
         self._reader = reader
-        self._context = context
         self._socket = socket
+        self._end = _at_the_end_of(self, socket, context)
 
     def __iter__(self) -> Iterator[Message]:
         return self
@@ -90,27 +92,15 @@ class Subscription:
     def __next__(self) -> Message:
         patience = self._reader.patience()
         while not self._socket.closed:
-            self._drain()
+            _drain(self._socket, self._reader)
             if (message := self._reader.next()) is not None:
                 return message
             self._socket.poll(self._reader.left_ms(patience))
         raise StopIteration
 
-    def _drain(self) -> None:
-        until = time.monotonic() + _DRAIN_S
-        while time.monotonic() < until:
-            try:
-                parts = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            if self._reader.add(parts):
-                return
-
     def close(self) -> None:
         """Idempotent."""
-        self._context.destroy(linger=0)
-
-    __del__ = close
+        self._end()
 
     def __enter__(self) -> Subscription:
         return self
@@ -124,36 +114,33 @@ class AsyncSubscription:
 
     def __init__(self, reader: Reader, context: zmq.asyncio.Context, socket: zmq.asyncio.Socket) -> None:
         self._reader = reader
-        self._context = context
         self._socket = socket
+        # Read without futures: those of zmq.asyncio keep what they raise, and with it the frames that hold `self`.
+        self._plain: zmq.Socket[bytes] = zmq.Socket.shadow(socket.underlying)
+        self._end = _at_the_end_of(self, socket, context)
 
     def __aiter__(self) -> AsyncIterator[Message]:
         return self
 
     async def __anext__(self) -> Message:
         patience = self._reader.patience()
+        await asyncio.sleep(
+            0
+        )  # a stream faster than the caller would leave the loop's other tasks, and a cancel, no turn
         while not self._socket.closed:
-            await self._drain()
+            _drain(self._plain, self._reader)
             if (message := self._reader.next()) is not None:
                 return message
-            await self._socket.poll(self._reader.left_ms(patience))
-        raise StopAsyncIteration
-
-    async def _drain(self) -> None:
-        until = time.monotonic() + _DRAIN_S
-        while time.monotonic() < until:
             try:
-                parts = await self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            if self._reader.add(parts):
-                return
+                await self._socket.poll(self._reader.left_ms(patience))
+            except asyncio.CancelledError:
+                if not self._socket.closed or _cancelled():
+                    raise
+        raise StopAsyncIteration
 
     def close(self) -> None:
         """Idempotent."""
-        self._context.destroy(linger=0)
-
-    __del__ = close
+        self._end()
 
     async def __aenter__(self) -> AsyncSubscription:
         return self
@@ -164,7 +151,41 @@ class AsyncSubscription:
         self.close()
 
 
+def _cancelled() -> bool:
+    """Whether somebody cancelled the running task; `close` in another one cancels no more than its wait."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 SocketT = TypeVar("SocketT", bound=zmq.Socket[Any])
+
+
+def _drain(socket: zmq.Socket[bytes], reader: Reader) -> None:
+    """What has arrived goes to the reader."""
+    until = time.monotonic() + _DRAIN_S
+    while time.monotonic() < until:
+        try:
+            parts = socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+        if reader.add(parts):
+            return
+
+
+def _at_the_end_of(owner: object, socket: zmq.Socket[Any], context: zmq.Context[Any]) -> Callable[[], object]:
+    """Closes both when it is called, or when `owner` is forgotten.
+
+    No `__del__`: where a subscription is part of a reference cycle, the collector finalises its context first, which
+    has lost sight of its socket by then, and waits for ever for that to be closed.
+    """
+    end = weakref.finalize(owner, _close, socket, context)
+    end.atexit = False  # another thread may still be reading; the process's end closes it anyway
+    return end
+
+
+def _close(socket: zmq.Socket[Any], context: zmq.Context[Any]) -> None:
+    socket.close(linger=0)
+    context.term()
 
 
 def _connect(

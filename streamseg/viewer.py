@@ -96,17 +96,25 @@ def _line(message: Message) -> str:
 
 
 def _save(message: Message, folder: Path) -> None:
-    """NAME.json, and NAME.png or NAME.jpg beside it, where NAME is the topic and the frame's number; events and
-    heartbeats, which tell of no frame, have their own."""
+    """NAME.json, and NAME.png or NAME.jpg beside it, where NAME is the topic, the epoch (a daemon that starts again
+    counts from 0) and the frame's number; events and heartbeats, which tell of no frame, have their own."""
     header = message.header.raw
     number = header["seq"] if header["frame"] is None else header["frame"]
-    name = f"{message.topic.strip('/').replace('/', '-')}-{number:08d}"
-    (folder / f"{name}.json").write_text(json.dumps(header, indent=1))
+    name = f"{message.topic.strip('/').replace('/', '-')}-{header['epoch']}-{number:08d}"
+    _write(folder / f"{name}.json", json.dumps(header, indent=1).encode())
     if message.header.kind in ("frame", "picture"):
-        (folder / f"{name}.jpg").write_bytes(message.payload)
+        _write(folder / f"{name}.jpg", message.payload)
     elif message.array is not None:
         scale = 255 if message.array.dtype == bool else 1
-        (folder / f"{name}.png").write_bytes(cv2.imencode(".png", message.array.astype(np.uint8) * scale)[1].tobytes())
+        _write(folder / f"{name}.png", cv2.imencode(".png", message.array.astype(np.uint8) * scale)[1].tobytes())
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        error.filename = str(path)  # a full disk is told without it
+        raise
 
 
 def _show(message: Message) -> None:

@@ -15,7 +15,7 @@ v              "1.0". Another major: report and skip. Another minor: ignore what
 kind           mask, labels, frame, picture, event or heartbeat: the topic's first word
 stream         the stream's id; null in a heartbeat
 epoch          UTC milliseconds at the (re)start of the counters: `frame` and `seq` count from 0 within it.
-               In a heartbeat, and in events before the stream's first frame: the publisher's own start.
+               In a heartbeat, and in the one event of a stream that never began: the publisher's own start.
 frame          number of the decoded frame, one for all messages of a frame; null in event and heartbeat
 seq            per topic, +1 a message, within `epoch`: a jump is a loss. A topic nobody subscribes to does not count.
 pts_ns         the source's own timestamp, information only; or null
@@ -40,8 +40,9 @@ labels adds `classes` [{id, name, colour [r, g, b], pixels}], every class of the
 event adds `state` (connecting, running, reconnecting, ended, failed), `reason` (a short word), `detail` (a sentence).
 While running, reason tells what was noticed: size-changed, scene-cut, camera-moving, camera-steady.
 
-heartbeat adds `streams` {id: {state, fps, frames, published, dropped {reason: n}, seq {topic: n}}}, `engine`,
-`encoded` {kind: n}, `uptime_s` and `subscriptions` (how many different prefixes are subscribed to).
+heartbeat adds `streams` {id: {state, fps, frames, published, reused, dropped {reason: n}, seq {topic: n}}}, `engine`,
+`encoded` {kind: n}, `uptime_s` and `subscriptions` (how many different prefixes are subscribed to). Of a stream,
+`reused` counts those published without inference, and `seq` has the last number of each topic that was ever sent.
 
 Payload encodings are in `streamseg.codec`, re-exported here.
 """

@@ -24,10 +24,14 @@ def test_a_port_in_use_is_a_bind_error_that_says_what_to_do(publisher: Open) -> 
         publisher(bind=endpoint)
 
 
-def test_an_ipc_path_in_use_is_not_taken_away(publisher: Open, subscriber: Any, tmp_path: Path) -> None:
-    made, endpoint = publisher(bind=f"ipc://{tmp_path}/masks")
-    with pytest.raises(BindError, match="in use"):
-        publisher(bind=f"ipc://{tmp_path}/masks")
+@pytest.mark.parametrize("path", ["{}/masks", "masks", "@{}/masks"])
+def test_an_ipc_path_in_use_is_not_taken_away(
+    publisher: Open, subscriber: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made, endpoint = publisher(bind=f"ipc://{path.format(tmp_path)}")
+    with pytest.raises(BindError, match=f"^{endpoint} is in use: .*--bind"):
+        publisher(bind=endpoint)
     reader = subscriber(endpoint, "labels/")
     joined(made, "labels/cam1/")
     made.publish(result(3))
@@ -63,7 +67,9 @@ def test_insecure_binds_everywhere(publisher: Open, subscriber: Any) -> None:
     joined(made, "labels/cam1/")
 
 
-def test_curve_lets_in_who_is_authorised_and_nobody_else(publisher: Open, subscriber: Any, tmp_path: Path) -> None:
+def test_curve_lets_in_who_is_authorised_and_nobody_else(
+    publisher: Open, subscriber: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     zmq.auth.create_certificates(tmp_path, "server")
     server, _ = zmq.auth.load_certificate(tmp_path / "server.key")
     good, bad = zmq.curve_keypair(), zmq.curve_keypair()
@@ -81,6 +87,10 @@ def test_curve_lets_in_who_is_authorised_and_nobody_else(publisher: Open, subscr
     assert not made.wants("picture/cam1/")
     assert stranger.nothing_waits()
     assert plain.nothing_waits()
+    refused = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert refused == [
+        f"a subscriber was refused: publish.curve.authorised_keys lacks its public key {bad[0].decode()}"
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"hunter2", b"\xff" * 40, b'secret-key = "short"'])

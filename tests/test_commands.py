@@ -17,7 +17,9 @@ import psutil
 from clips import Clips
 from daemon import ANY_PORT, STOP_SECONDS, endpoint_of
 from processes import Running, StreamsegCli
+from publishing import Open, publisher_fixture  # noqa: F401
 from reading import until
+from results import result
 
 import streamseg
 
@@ -68,6 +70,9 @@ def test_ctrl_c_ends_a_check_of_cameras_that_do_not_answer(
     assert checking.wait().code == 130
 
 
+SAVED = (("frame", "jpg"), ("frame", "json"), ("labels", "png"), ("labels", "json"))
+
+
 def test_subscribe_prints_saves_and_ends(
     run: Callable[..., Running], streamseg_cli: StreamsegCli, tmp_path: Path
 ) -> None:
@@ -82,11 +87,8 @@ def test_subscribe_prints_saves_and_ends(
     options = ("--every", "--timeout", 20, "--save", folder)
     assert streamseg_cli("subscribe", endpoint, "--kind", "frame", "--count", 2, *options).code == 0
     assert streamseg_cli("subscribe", endpoint, "--kind", "labels", "--count", 2, *options).code == 0
-    names = sorted(re.sub(r"\d+", "N", path.name) for path in folder.iterdir())
-    assert (
-        names
-        == ["frame-cam-N.jpg"] * 2 + ["frame-cam-N.json"] * 2 + ["labels-cam-N.json"] * 2 + ["labels-cam-N.png"] * 2
-    )
+    names = sorted(re.sub(r"-\d+", "-N", path.name) for path in folder.iterdir())
+    assert names == sorted(2 * [f"{name}-cam-N-N.{end}" for name, end in SAVED])
     news = ("--kind", "heartbeat", "--count", 2, "--timeout", 20, "--save", folder / "news")
     assert streamseg_cli("subscribe", endpoint, *news).code == 0
     assert len(list((folder / "news").glob("heartbeat-*.json"))) == 2
@@ -98,7 +100,9 @@ def test_subscribe_prints_saves_and_ends(
 def test_subscribe_tells_that_nothing_runs_there(streamseg_cli: StreamsegCli, free_port: int) -> None:
     done = streamseg_cli("subscribe", f"tcp://127.0.0.1:{free_port}", "--timeout", 0.5)
     assert done.code == 1
-    assert re.fullmatch(r"streamseg: error: nothing from .* is it running\?\n", done.stderr)
+    assert re.fullmatch(
+        r"streamseg: error: nothing from .* is it running\? \(Where .*: are the keys right\?\)\n", done.stderr
+    )
 
 
 def test_ctrl_c_ends_subscribe_without_a_word(run: Callable[..., Running], streamseg_cli: StreamsegCli) -> None:
@@ -107,6 +111,40 @@ def test_ctrl_c_ends_subscribe_without_a_word(run: Callable[..., Running], strea
     subscriber.wait_for_line("labels/")
     done = subscriber.stop(signal.SIGINT, STOP_SECONDS)
     assert (done.code, done.stderr) == (0, "")
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(publisher: Open) -> None:
+    made, endpoint = publisher()
+    made.publish(result(1))
+    ours, theirs = os.pipe()
+    command = [sys.executable, "-m", "streamseg", "subscribe", endpoint, "--kind", "labels", "--every"]
+    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, text=True) as subscriber:
+        os.close(theirs)
+        assert os.read(ours, 1000).startswith(b"labels/cam1/")
+        os.close(ours)
+        made.publish(result(2))
+        assert subscriber.communicate(timeout=30)[1] == ""
+    assert subscriber.returncode == 0
+
+
+def test_a_full_disk_is_told_with_the_file_that_had_no_room(publisher: Open, tmp_path: Path) -> None:
+    made, endpoint = publisher()
+    made.publish(result(1))
+    save = [sys.executable, "-m", "streamseg", "subscribe", endpoint, "--kind", "frame", "--save", str(tmp_path)]
+    no_room = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh"]
+    done = subprocess.run([*no_room, *save, "--timeout", "20"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"streamseg: error: {tmp_path}/frame-cam1-\d+-00000001.json: File too large\n", done.stderr)
+
+
+def test_what_was_saved_outlives_the_daemon(publisher: Open, streamseg_cli: StreamsegCli, tmp_path: Path) -> None:
+    """One that starts again numbers its frames from 0, in another epoch."""
+    for epoch in (1000, 2000):
+        made, endpoint = publisher()
+        made.publish(result(0, epoch=epoch))
+        options = ("--kind", "labels", "--count", 1, "--timeout", 20, "--save", tmp_path / "saved")
+        assert streamseg_cli("subscribe", endpoint, *options).code == 0
+    assert len(list((tmp_path / "saved").glob("*.png"))) == 2
 
 
 def test_on_a_terminal_a_table_follows_the_streams_and_the_log_goes_above_it(tiny_engine: Path) -> None:

@@ -1,5 +1,6 @@
 """Configuration: an error names the key, its value and what is allowed; secrets come from outside and stay hidden."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,11 @@ def config(text: str, tmp_path: Path, *overrides: str) -> object:
         ("engine: {name: x}", ["streams"]),
         ("- a\n- b", ["streams", "list"]),
         ("streams: [", ["not valid YAML", "line 1"]),
+        (
+            "streams: [{source: synthetic://street}]\nstreams: [{id: b, source: synthetic://street}]",
+            ["streams is given twice", "line 2"],
+        ),
+        ("streams: [{source: synthetic://street, fps: 5, fps: 9}]", ["fps is given twice", "line 1"]),
     ],
 )
 def test_an_error_names_the_file_the_key_and_what_is_wrong(text: str, said: list[str], tmp_path: Path) -> None:
@@ -45,6 +51,27 @@ def test_an_error_names_the_file_the_key_and_what_is_wrong(text: str, said: list
     assert "\n" not in message
     for words in said:
         assert words in message
+
+
+def test_anchors_and_merged_keys_are_no_repetition(tmp_path: Path) -> None:
+    text = """
+        streams:
+          - &gate {id: gate, source: synthetic://street, fps: 5}
+          - &yard {<<: *gate, id: yard}
+          - {<<: *yard, id: door, fps: 9}
+    """
+    streams = config(text, tmp_path).streams  # type: ignore[attr-defined]
+    assert [(stream.id, stream.fps) for stream in streams] == [("gate", 5), ("yard", 5), ("door", 9)]
+
+
+def test_an_encoding_whose_package_is_missing_is_refused_before_a_subscriber_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "streams: [{source: synthetic://street}]\npublish: {encoding: zstd}"
+    config(text, tmp_path)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(ConfigError, match=r"publish\.encoding: 'zstd': needs .* pip install 'streamseg\[zstd\]'"):
+        config(text, tmp_path)
 
 
 def test_passwords_come_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

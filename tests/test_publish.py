@@ -266,6 +266,22 @@ def test_closing_delivers_what_was_queued_then_tells_the_end(publisher: Open, su
         made.publish(result(50))
 
 
+def test_the_end_of_a_stream_that_never_came_up_is_told_in_its_own_epoch(publisher: Open, subscriber: Any) -> None:
+    made, endpoint = publisher()
+    reader = subscriber(endpoint, "event/")
+    joined(made, "event/cam1/")
+    epoch = 10**13  # later than the publisher's own start, as a stream's is
+    made.event("cam1", "connecting", epoch=epoch)
+    made.event("cam1", "reconnecting", "refused", epoch=epoch)
+    made.close()
+    got = [reader.receive()[1] for _ in range(3)]
+    assert [(header.state, header.epoch, header.seq) for header in got] == [
+        ("connecting", epoch, 0),
+        ("reconnecting", epoch, 1),
+        ("ended", epoch, 2),
+    ]
+
+
 def test_when_the_publisher_thread_dies_everyone_is_told(publisher: Open) -> None:
     calls = iter(range(1))
 

@@ -13,7 +13,7 @@ import pytest
 import tiny_engine
 import views
 from clips import Clips
-from daemon import endpoint_of, everything, report_of
+from daemon import ANY_PORT, endpoint_of, everything, report_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import Running, StreamsegCli
@@ -47,6 +47,12 @@ def seen(path: Path, roi: tuple[float, float, float, float] | None, tiny: Path, 
 
 
 # What is analysed
+
+
+def test_a_strip_that_is_narrower_than_the_network_sees_ends_no_daemon(streamseg_cli: StreamsegCli) -> None:
+    strips = ("--set", "streams[0].roi=[0, 0.5, 1, 0.02]", "--bind", ANY_PORT, "--json")
+    report = report_of(streamseg_cli("run", "synthetic://street?frames=3&pace=max", *strips))
+    assert report["streams"]["street"]["published"] == 3  # type: ignore[index]
 
 
 SHARES = st.floats(0, 1, allow_nan=False)

@@ -68,6 +68,11 @@ def test_silence_is_a_timeout_that_tells_a_dead_daemon_from_a_quiet_one(publishe
             next(masks)
         made.publish(result(1))
         assert next(masks).header.frame == 1
+    with (
+        streamseg.subscribe(endpoint, streams="cam2", timeout=0.5) as masks,
+        pytest.raises(TimeoutError, match=r"alive, but sent nothing on mask/\*/cam2/ for 0\.5 s: cam1 \w+"),
+    ):
+        next(masks)
 
 
 READER = """
@@ -136,6 +141,8 @@ def test_curve_with_a_key_file(publisher: Open, tmp_path: Path) -> None:
     [
         ({"kind": "video"}, "expected one of mask, labels"),
         ({"kind": []}, "kind"),
+        ({"kind": None}, "kind"),
+        ({"timeout": -1}, "timeout is -1"),
         ({"streams": "cam 1"}, "cam 1"),
         ({"streams": []}, "streams"),
         ({"kind": "labels", "classes": "person"}, "classes"),
@@ -161,6 +168,41 @@ def test_it_closes_itself_when_it_is_forgotten_and_ends_when_it_is_closed(publis
     masks.close()
     masks.close()
     assert list(masks) == []
+
+
+FORGOTTEN = """
+import asyncio, gc, sys, streamseg
+
+class Service:
+    def __init__(self):
+        self.masks = streamseg.subscribe(sys.argv[1], timeout=0.1)
+        self.handler = self.handle
+
+    def handle(self):
+        try:
+            next(self.masks)
+        except TimeoutError as error:
+            self.error = error
+
+async def first():
+    async for message in streamseg.subscribe_async(sys.argv[1], kind="event"):
+        return message.header.state
+
+Service().handler()
+kept = Service()
+kept.handler()
+for _ in range(3):
+    print(asyncio.run(first()))
+    gc.collect()
+"""
+
+
+def test_one_that_is_forgotten_in_a_reference_cycle_hangs_neither_the_collector_nor_the_end(publisher: Open) -> None:
+    made, endpoint = publisher()
+    made.event("cam1", "running")
+    command = [sys.executable, "-c", FORGOTTEN, endpoint]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "running\n" * 3, "")
 
 
 # ---- asyncio ----
@@ -199,6 +241,39 @@ def test_async_silence_times_out_and_a_cancelled_wait_loses_nothing(publisher: O
         return None
 
     assert asyncio.run(read()) == 7
+
+
+def test_messages_that_wait_leave_other_tasks_their_turn(publisher: Open) -> None:
+    made, endpoint = publisher()
+    made.publish(result(1))
+
+    async def read() -> list[int]:
+        turns: list[int] = []
+        async with streamseg.subscribe_async(endpoint, timeout=10) as masks:
+            for number, _ in enumerate(CLASSES):  # the last value of each, all at once
+                asyncio.get_running_loop().call_soon(turns.append, number)
+                await anext(masks)
+                assert turns[-1] == number
+        return turns
+
+    assert asyncio.run(read()) == list(range(len(CLASSES)))
+
+
+def test_closing_it_ends_the_loop_of_another_task(publisher: Open) -> None:
+    made, endpoint = publisher()
+
+    async def read() -> list[streamseg.Message]:
+        masks = streamseg.subscribe_async(endpoint, classes="person")
+
+        async def all_of_them() -> list[streamseg.Message]:
+            return [message async for message in masks]
+
+        reading = asyncio.create_task(all_of_them())
+        await asyncio.to_thread(joined, made, PERSON)
+        masks.close()
+        return await reading
+
+    assert asyncio.run(read()) == []
 
 
 def test_the_client_needs_no_pipeline() -> None:

@@ -18,6 +18,7 @@ from streamseg.types import ClassInfo
 Channel = Annotated[int, Field(ge=0, le=255)]
 Triple = tuple[float, float, float]
 FLOAT, INT8 = "model.onnx", "model-int8.onnx"
+LEAST_SIDE = 32
 
 
 class _Model(BaseModel):
@@ -179,10 +180,10 @@ class Bundle:
             return entry.width, entry.height
         # The default's width is kept and the height follows, up to a square: cameras are wide, and 480x272 for 16:9
         # and 480x360 for 4:3 are the sizes that the accuracies are stated for.
-        if width < height:
-            scale = entry.width / height
-            return _multiple(width * scale, entry.multiple), _multiple(entry.width, entry.multiple)
-        return _multiple(entry.width, entry.multiple), _multiple(entry.width * height / width, entry.multiple)
+        long = _multiple(entry.width, entry.multiple)
+        # Ours pool at 1/32 of the picture, for which OpenVINO refuses 480x16: a strip must not end the daemon.
+        short = _multiple(max(LEAST_SIDE, entry.width * min(width, height) / max(width, height)), entry.multiple)
+        return (short, long) if width < height else (long, short)
 
 
 def _digest(file: Path) -> str:

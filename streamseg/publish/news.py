@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from streamseg import wire
@@ -15,7 +15,7 @@ Status = Callable[[], Mapping[str, Mapping[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change of a stream's state. `epoch` None: that of the stream's last result."""
+    """A change of a stream's state. `epoch` None: that of the stream's last result, or else of its last event."""
 
     stream: str
     state: StreamState
@@ -38,8 +38,10 @@ class News:
 
     def event(self, event: Event, epoch: int | None) -> dict[str, Any]:
         """The header of `event`; `epoch` is the stream's, if it has one yet."""
-        self._events[event.stream] = event
-        fields = self._fields("event", event.stream, event.epoch or epoch or self._epoch, event.at_ns)
+        before = self._events.get(event.stream)
+        number = event.epoch or epoch or (before and before.epoch) or self._epoch
+        self._events[event.stream] = replace(event, epoch=number)
+        fields = self._fields("event", event.stream, number, event.at_ns)
         return fields | {"state": event.state, "reason": event.reason, "detail": event.detail}
 
     def heartbeat(

@@ -145,17 +145,23 @@ class Outlet:
 
 def _refuse_taken_ipc(endpoint: str) -> None:
     """libzmq takes an ipc path away from whoever is bound to it; two daemons must not do so to each other."""
-    if not endpoint.startswith("ipc:///"):
-        return
+    if not endpoint.startswith("ipc://") or endpoint.startswith(("ipc://*", "ipc://@")):
+        return  # of those two kinds libzmq invents a path, and refuses what is taken by itself
     with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
         try:
             probe.connect(endpoint.removeprefix("ipc://"))
         except OSError:
             return
-    raise BindError(f"{endpoint} is in use: stop the other daemon, or choose another address with --bind")
+    raise _taken(endpoint)
+
+
+def _taken(endpoint: str) -> BindError:
+    return BindError(f"{endpoint} is in use: stop the other daemon, or choose another address with --bind")
 
 
 def _bind_error(endpoint: str, error: zmq.ZMQError) -> BindError:
+    if error.errno == errno.EADDRINUSE and endpoint.startswith("ipc://"):
+        return _taken(endpoint)
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     match error.errno:
         case errno.EADDRINUSE:

@@ -126,7 +126,7 @@ class Publisher:
     ) -> None:
         """Tell a change of a stream's state; it goes out after the results that were handed over before it.
 
-        `epoch` defaults to that of the stream's last result. Raises StageError.
+        `epoch` defaults to that of the stream's last result, or else of its last event. Raises StageError.
         """
         self._line(stream).put(Event(stream, state, reason, detail, epoch, time.time_ns()))
 
