@@ -60,10 +60,9 @@ def _command() -> None:
     try:
         app()
     except SystemExit as leaving:
-        if isinstance(
-            leaving.__context__, BrokenPipeError
-        ):  # how typer and rich leave when nobody reads any more, with
-            sys.exit(0)  # 1, but `streamseg subscribe … | head` is no fault
+        # With 1 typer and rich leave when nobody reads any more, but `streamseg subscribe … | head` is no fault.
+        if isinstance(leaving.__context__, BrokenPipeError):
+            sys.exit(0)
         raise
     except StreamsegError as error:
         _fail(str(error), error.exit_code)

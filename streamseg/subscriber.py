@@ -124,9 +124,7 @@ class AsyncSubscription:
 
     async def __anext__(self) -> Message:
         patience = self._reader.patience()
-        await asyncio.sleep(
-            0
-        )  # a stream faster than the caller would leave the loop's other tasks, and a cancel, no turn
+        await asyncio.sleep(0)  # else a stream faster than the caller leaves other tasks, and a cancel, no turn
         while not self._socket.closed:
             _drain(self._plain, self._reader)
             if (message := self._reader.next()) is not None:
