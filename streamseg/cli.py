@@ -182,14 +182,18 @@ def check(
         security.server_keys(settings.publish.curve)
     engine = probe.engine(settings)
     if not as_json:
-        print(f"ok      engine {engine}", flush=True)
+        print(f"ok      engine {engine.identity} on {engine.backend}", flush=True)
     reports = []
-    for report in probe.streams(settings):
+    for report in probe.streams(settings, engine):
         reports.append(report)
         if not as_json:
             print(f"{'ok' if report.ok else 'FAILED':<7} {report.stream}: {report.detail}", flush=True)
     if as_json:
-        print(json.dumps({"engine": engine, "streams": [asdict(report) for report in reports]}))
+        print(
+            json.dumps(
+                {"engine": f"{engine.identity} on {engine.backend}", "streams": [asdict(report) for report in reports]}
+            )
+        )
     if not all(report.ok for report in reports):
         raise typer.Exit(1)
 

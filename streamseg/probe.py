@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from streamseg.config import Config, StreamConfig
-from streamseg.errors import SourceError, SourceTimeout
+from streamseg.engine.engine import Engine
+from streamseg.errors import EngineError, FrameError, SourceError, SourceTimeout
 from streamseg.ingest.reader import open_capture, read_options
 from streamseg.pipeline import engine_of, view_of
 from streamseg.types import Picture
@@ -22,7 +23,8 @@ AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One stream's verdict: `reason` is "ok" or a SourceError's reason; `detail` says what to do, or what came."""
+    """One stream's verdict: `reason` is "ok", a SourceError's reason, or "engine" where that cannot take its pictures;
+    `detail` says what to do, or what came."""
 
     stream: str
     ok: bool
@@ -30,21 +32,31 @@ class Report:
     detail: str
 
 
-def engine(config: Config) -> str:
-    """name@digest of the engine, and the backend that can run it here. Raises EngineNotFound, EngineError."""
+def engine(config: Config) -> Engine:
+    """The configuration's engine, compiled for the size of most cameras. Raises EngineNotFound, EngineError."""
     chosen = engine_of(config)
     chosen.prepare()
-    return f"{chosen.identity} on {chosen.backend}"
+    return chosen
 
 
-def streams(config: Config) -> Iterator[Report]:
-    """Probes all streams, each in a thread of its own, as all but a few milliseconds of that is waiting; yields in the
-    configuration's order."""
+def streams(config: Config, engine: Engine) -> Iterator[Report]:
+    """Probes all streams, each in a thread of its own, as all but a few milliseconds of that is waiting, and whether
+    `engine` takes their pictures; yields in the configuration's order."""
     with ThreadPoolExecutor(min(AT_ONCE, len(config.streams))) as pool:
-        yield from pool.map(_probe, config.streams)
+        for stream, (report, picture) in zip(config.streams, pool.map(_probe, config.streams), strict=True):
+            yield report if picture is None else _analysed(report, engine, engine.plan(stream.name, picture).tile)
 
 
-def _probe(stream: StreamConfig) -> Report:
+def _analysed(report: Report, engine: Engine, size: tuple[int, int]) -> Report:
+    try:
+        engine.program(size)
+    except (EngineError, FrameError) as error:
+        return replace(report, ok=False, reason="engine", detail=str(error))
+    return report
+
+
+def _probe(stream: StreamConfig) -> tuple[Report, Picture | None]:
+    """The picture of a stream that is as it should be."""
     late = threading.Event()
     begin = time.monotonic()
     try:
@@ -60,10 +72,10 @@ def _probe(stream: StreamConfig) -> Report:
         if picture is None:
             raise SourceTimeout(f"{stream.parsed.shown}: connected, but no picture in {FIRST_PICTURE_SECONDS:.0f} s")
     except SourceError as error:
-        return Report(stream.name, False, error.reason, str(error))
+        return Report(stream.name, False, error.reason, str(error)), None
     took = time.monotonic() - begin
     size = f"{picture.width}x{picture.height}{_part(stream, picture)}"
-    return Report(stream.name, True, "ok", f"{size}, {capture.details}, first picture in {took:.2f} s")
+    return Report(stream.name, True, "ok", f"{size}, {capture.details}, first picture in {took:.2f} s"), picture
 
 
 def _part(stream: StreamConfig, picture: Picture) -> str:

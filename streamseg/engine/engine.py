@@ -34,7 +34,7 @@ from streamseg.engine.program import ProgramSpec, SmoothingMode
 from streamseg.engine.smoothing import DEFAULT_STRENGTH
 from streamseg.engine.succession import Succession
 from streamseg.engine.tiling import WHOLE, Plan, View
-from streamseg.errors import EngineError
+from streamseg.errors import EngineError, FrameError
 from streamseg.types import Frame, MakeLabels, Picture, Result
 
 log = logging.getLogger("streamseg")
@@ -105,6 +105,7 @@ class Engine:
         self.precision: Precision = chosen.precision
         self._model = chosen.model
         self._programs: dict[tuple[int, int], Program] = {}
+        self._refused: dict[tuple[int, int], str] = {}
         self._streams: dict[str, _StreamState] = {}
         self._views = dict(views or {})
         self._plans: dict[tuple[View, int, int], Plan] = {}
@@ -148,10 +149,22 @@ class Engine:
             raise EngineError(f"tiling: backend {self.backend} cannot blend tiles; choose openvino or onnxruntime")
 
     def program(self, size: tuple[int, int]) -> Program:
-        """The compiled program for one input size; compiled on first use (0.2-0.5 s)."""
-        if size not in self._programs:
+        """The compiled program for one input size; compiled on first use (0.2-0.5 s).
+
+        Raises EngineError where the engine cannot be compiled at all, FrameError where it takes other sizes, but not
+        this one: a camera of an odd aspect must not end all others.
+        """
+        if size not in self._programs and size not in self._refused:
             options = CompileOptions(*size, self.precision, self._threads, self._max_batch, index_of(self.device))
-            self.backend, self._programs[size] = self._succession.first(self._model, options)
+            try:
+                self.backend, self._programs[size] = self._succession.first(self._model, options)
+            except EngineError as error:
+                if not self._programs:
+                    raise
+                self._refused[size] = f"{self.identity} cannot analyse pictures at {size[0]}x{size[1]}: {error}"
+                log.error("%s; all of that size are dropped (bad-frame)", self._refused[size])
+        if size in self._refused:
+            raise FrameError(self._refused[size])
         return self._programs[size]
 
     def improve(self) -> None:
