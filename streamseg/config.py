@@ -267,6 +267,9 @@ def validated(data: dict[str, Any], overrides: Iterable[str] = (), where: str = 
     """
     for override in overrides:
         _override(data, override)
+    data = {
+        key: value for key, value in data.items() if value is not None
+    }  # `publish:` with all its lines commented out
     try:
         return Config.model_validate(data)
     except ValidationError as error:
@@ -288,10 +291,17 @@ def _override(data: dict[str, Any], text: str) -> None:
         raise ConfigError(f"--set {text!r}: there is no {path} to set") from None
 
 
+_WORDS = {
+    "tuple_type": "expected a list: items that begin with `- `, or [a, b]",
+    "model_type": "expected settings: lines of `key: value`, or {key: value}",
+}
+"""Where pydantic speaks of Python's types. By its error types."""
+
+
 def _explained(error: Any) -> str:
     """`streams[2].fps: -1: input should be greater than or equal to 0`."""
     path = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = _WORDS.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = f"there is no such setting; {_meant(error['loc'])}"
     if isinstance(error["input"], dict | list | tuple | BaseModel):

@@ -34,6 +34,8 @@ def config(text: str, tmp_path: Path, *overrides: str) -> object:
         ("streams: [{source: synthetic://street}]\nengine: {device: gpu}", ["engine.device", "'gpu'", "cuda:0"]),
         ("streams: [{source: 'rtsp://h/p'}]\npublish: {wait_subscriber: true}", ["wait_subscriber", "live"]),
         ("engine: {name: x}", ["streams"]),
+        ("streams: {id: a, source: synthetic://street}", ["streams", "items that begin with `- `"]),
+        ("streams: [synthetic://street]", ["streams[0]", "`key: value`"]),
         ("- a\n- b", ["streams", "list"]),
         ("streams: [", ["not valid YAML", "line 1"]),
         (
@@ -51,6 +53,10 @@ def test_an_error_names_the_file_the_key_and_what_is_wrong(text: str, said: list
     assert "\n" not in message
     for words in said:
         assert words in message
+
+
+def test_a_section_with_nothing_in_it_is_as_one_left_out(tmp_path: Path) -> None:
+    assert config("streams: [{source: synthetic://street}]\npublish:\n  # bind: x\n", tmp_path).publish.encoding
 
 
 def test_anchors_and_merged_keys_are_no_repetition(tmp_path: Path) -> None:
