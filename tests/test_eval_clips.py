@@ -179,6 +179,7 @@ def test_without_truth_the_video_has_three_panels(
     ("arguments", "words"),
     [
         (["clip.mp4", "."], "a folder; only clips can be compared"),
+        (["synthetic://street", "clip.mp4"], "synthetic://street: no file; only clips"),
         (["clip.mp4", "nope.mp4"], "no such file"),
         (["clip.mp4", "clip.mp4", "--video", "x.mp4"], "--video shows one clip"),
         (["clip.mp4", "--video", "x.nothing"], "x.nothing"),
