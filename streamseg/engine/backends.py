@@ -16,7 +16,6 @@ from streamseg.engine import machine
 from streamseg.errors import BackendUnavailable
 from streamseg.types import U8, MakeLabels
 
-BackendName = Literal["openvino", "onnxruntime", "torch", "torch-cuda", "tensorrt"]
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 State = Any
 """A stream's temporal state, opaque: made by `new_state`, given back to `run`, never touched by others."""

@@ -8,7 +8,6 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
@@ -116,7 +115,3 @@ def lines(proof: Proof) -> list[str]:
         f"and {proof.labels_ms:.1f} ms beside it for its labels"
     )
     return text
-
-
-def proof_file(bundle: Bundle) -> Path:
-    return bundle.path / "proof.jpg"
