@@ -17,6 +17,7 @@ from foreign_models import picture
 from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError, EngineError
 from streamseg.evaluation.accuracy import Confusion
+from streamseg.importing import checkpoint
 from streamseg.models import ARCHITECTURES, build
 
 
@@ -68,6 +69,14 @@ def test_a_checkpoint_that_takes_blue_first_is_given_it_so(bring: Bring, tmp_pat
 def test_wrapped_checkpoints_are_unwrapped(wrap: Any, bring: Bring, tmp_path: Path) -> None:
     path = saved(tmp_path, "edge", wrap=wrap)
     bring(path, "--architecture", "edge", "--classes", "a,b,c,d,e", "--size", "160x96")
+
+
+def test_of_our_own_checkpoint_the_averaged_weights_are_taken(tmp_path: Path) -> None:
+    def kept(last: dict[str, torch.Tensor]) -> dict[str, Any]:
+        return {"place": {}, "model": last, "average": {n: torch.zeros_like(value) for n, value in last.items()}}
+
+    loaded = checkpoint.load(saved(tmp_path, "edge", wrap=kept), "edge", 5)
+    assert not any(value.any() for value in loaded.model.state_dict().values())
 
 
 def test_missing_auxiliary_heads_are_named_and_forgiven(bring: Bring, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from streamseg.errors import EngineError
 from streamseg.importing.heads import IMAGENET
 from streamseg.models import auxiliary, build
 
-WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights", "average", "ema", "params")
-"""Keys under which trainers keep the state dict."""
+WRAPPERS = ("average", "state_dict", "model_state_dict", "model_state", "model", "net", "weights", "ema", "params")
+"""Keys under which trainers keep the state dict; `average` is what our own engines are made of, beside `model`."""
 PREFIXES = ("module.", "model.", "net.", "_orig_mod.", "segmentor.", "backbone_net.")
 NAMED = 5
 """So many of a kind are named in full in an error."""
