@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from shapes import CLASSES, classes, labelled, write
 
 from streamseg.errors import ConfigError
 from streamseg.models import build
-from streamseg.training import Trained, train, weights
+from streamseg.training import Recipe, Trained, train, weights
 from streamseg.training.bundle import write_bundle
 
 OTHER = {"classes": classes("ground", "thing"), "report": None}
+ENGINES = Path(__file__).parents[1] / "engines"
 HEADS = {"head", "aux16.1", "aux8"}
 
 
@@ -57,6 +60,25 @@ def test_a_head_of_as_many_other_classes_starts_afresh_and_one_of_the_same_does_
     assert weights.initialise(build("edge", 3), "edge", CLASSES, str(bundle), Path()) == []
     other = weights.initialise(build("edge", 3), "edge", ("ground", "box", "ring"), str(bundle), Path())
     assert layers(other) == HEADS
+
+
+def test_a_start_that_takes_over_little_is_told(
+    trained: tuple[Path, Trained], caplog: pytest.LogCaptureFixture
+) -> None:
+    weights.initialise(build("edge", 2), "edge", ["ground", "thing"], str(trained[0]), Path())
+    assert not caplog.messages
+    weights.initialise(build("edge-wide", 3), "edge-wide", CLASSES, str(trained[0]), Path())
+    assert re.fullmatch(
+        r"init: 80 % of the weights of edge-wide start afresh, .*first/weights\.pt, which is of the architecture edge",
+        caplog.messages[0],
+    )
+
+
+def test_the_documented_recipe_starts_from_an_engine_of_its_architecture() -> None:
+    documented = (ENGINES / "README.md").read_text().partition("```yaml\nname:")[2].partition("```")[0]
+    recipe = Recipe.model_validate(yaml.safe_load("name:" + documented))
+    given = torch.load(weights.found(str(recipe.init), ENGINES), weights_only=True)
+    assert recipe.architecture == given["architecture"]
 
 
 def test_a_recipe_names_where_to_start_relative_to_itself_and_learns_faster_for_it(

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from streamseg.errors import ConfigError
+from streamseg.training.weights import packed
 
 ANEW = "start anew with --no-resume, or in another folder with --work"
 
@@ -27,16 +28,22 @@ class Place:
 
 
 def save(path: Path, place: Place, classes: Sequence[str], **parts: nn.Module | torch.optim.Optimizer) -> None:
-    """Writes beside `path`, flushes to the disk, then renames."""
+    """Writes beside `path`, flushes to the disk, then renames. Raises OSError, and then leaves what was there."""
     content: dict[str, Any] = {"place": asdict(place), "classes": list(classes)} | {
         name: part.state_dict() for name, part in parts.items()
     }
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("wb") as file:
+            file.write(packed(content))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:  # a write names none
+        error.filename = str(path)
+        raise
+    finally:  # on a full disk it would take what is left
+        part.unlink(missing_ok=True)
 
 
 def restore(path: Path, classes: Sequence[str], **parts: nn.Module | torch.optim.Optimizer) -> Place:

@@ -30,20 +30,20 @@ def export_network(model: nn.Module, path: Path) -> None:
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     free = {"image": {0: "batch", 2: "height", 3: "width"}, "logits": {0: "batch", 2: "rows", 3: "columns"}}
-    with warnings.catch_warnings():
-        # The tracing exporter is deprecated, but the new one needs one more package (onnxscript).
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model,
-            (torch.zeros(1, 3, 96, 128),),
-            str(part),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=["logits"],
-            dynamic_axes=free,
-        )
     try:
+        with warnings.catch_warnings():
+            # The tracing exporter is deprecated, but the new one needs one more package (onnxscript).
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                model,
+                (torch.zeros(1, 3, 96, 128),),
+                str(part),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["image"],
+                output_names=["logits"],
+                dynamic_axes=free,
+            )
         _state_classes(model, part)
         _check(model, part)
         os.replace(part, path)

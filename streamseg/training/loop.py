@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from streamseg.errors import ConfigError, EngineError
 from streamseg.evaluation.accuracy import Confusion
 from streamseg.models import build
 from streamseg.training import checkpoint, curves, interrupt, progress, weights
@@ -62,7 +63,8 @@ def train(
 
     `data_root` replaces the `root` of the recipe's folders; a relative `root` starts at the recipe's own folder.
     `minutes` fits the rest of the learning-rate schedule into the time left instead of the recipe's epochs.
-    A KeyboardInterrupt is passed on after the checkpoint is written. Raises ConfigError on a faulty recipe or data.
+    A KeyboardInterrupt is passed on after the checkpoint is written. Raises ConfigError on a faulty recipe or data,
+    EngineError when the weights are no longer finite.
     """
     recipe = read_recipe(recipe_path)
     if epochs:
@@ -117,14 +119,21 @@ class Run:
         recipe = self.recipe
         if not recipe.init:
             return []
-        return weights.initialise(self.model, recipe.architecture, recipe.names, recipe.init, base)
+        fresh = weights.initialise(self.model, recipe.architecture, recipe.names, recipe.init, base)
+        if recipe.freeze and not fresh:
+            raise ConfigError(f"freeze: nothing is left to train, as {recipe.init} has every weight of this network")
+        return fresh
 
     def resume(self) -> None:
         self.place = checkpoint.restore(self._file, self.recipe.names, **self._parts)
+        self.optimiser.param_groups[0]["weight_decay"] = self.recipe.weight_decay  # it brings that of its own time
 
     def finish(self) -> Trained:
         """Trains to the end of the schedule; on an interrupt saves and passes it on."""
-        with progress.shown(self.out, append=self.place.seen > 0) as show, interrupt.held() as raise_held:
+        done = self.place.epoch if self.place.seen else None
+        with progress.shown(self.out, done) as show, interrupt.held() as raise_held:
+            if self.place.seen:
+                show.say(self._resumed())
             try:
                 self._epochs(show, raise_held)
             finally:  # also on Ctrl-C: nothing that was learned is lost
@@ -154,11 +163,17 @@ class Run:
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self.save()
                     saved = time.monotonic()
+            self._check_sound()
             self.place.epoch, self.place.step = self.place.epoch + 1, 0
             show.epoch(self.place.epoch, self.loss, self._rate(), self.place.seconds)
             if time.monotonic() - reported > REPORT_SECONDS:
                 self._accuracy(show)
                 reported = time.monotonic()
+
+    def _resumed(self) -> str:
+        if self.share_done >= 1:
+            return f"{self._file} is of a run that has ended: nothing is left to train; {checkpoint.ANEW}"
+        return f"going on from {self._file}, in epoch {self.place.epoch} of {self.recipe.epochs}"
 
     def _learn(self, batch: Batch, show: progress.Show) -> None:
         start = time.monotonic()
@@ -257,7 +272,14 @@ class Run:
             logits = self.average(image)
         return nn.functional.interpolate(logits.float(), size=rgb.shape[:2], mode="bilinear")[0]
 
+    def _check_sound(self) -> None:
+        """Raises EngineError where nothing can be learned any more, and nothing must be kept."""
+        if not all(bool(value.isfinite().all()) for value in self.average.parameters()):
+            kept = f"; {self._file} is from before that" if self._file.exists() else ""
+            raise EngineError(f"the weights are no longer finite: try a lower learning_rate{kept}")
+
     def save(self) -> None:
+        self._check_sound()
         curves.draw(self.out)
         checkpoint.save(self._file, self.place, self.recipe.names, **self._parts)
         export_network(self.average, self.out / "network.onnx")

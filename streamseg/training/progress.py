@@ -10,10 +10,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -60,11 +60,13 @@ class Show:
     def accuracy(self, epoch: int, confusion: Confusion, names: Sequence[str]) -> None:
         iou = dict(zip(names, (float(v) for v in confusion.iou()), strict=True))
         each = "  ".join(f"{name} {value:.3f}" for name, value in iou.items())
-        line = f"epoch {epoch}: mIoU {confusion.miou():.4f}, pixels right {confusion.pixel_accuracy():.4f}; {each}"
-        print(line, flush=True) if self._bar is None else self._bar.console.print(line, highlight=False)
+        self.say(f"epoch {epoch}: mIoU {confusion.miou():.4f}, pixels right {confusion.pixel_accuracy():.4f}; {each}")
         self._miou = f"  mIoU {confusion.miou():.3f}"
         known = {name: round(value, 4) for name, value in iou.items() if not math.isnan(value)}
         self._row(epoch=epoch, miou=round(confusion.miou(), 4), iou=known)
+
+    def say(self, line: str) -> None:
+        print(line, flush=True) if self._bar is None else self._bar.console.print(line, highlight=False)
 
     def _row(self, **values: object) -> None:
         csv.writer(self._table).writerow([values.get(name, "") for name in COLUMNS])
@@ -74,11 +76,15 @@ class Show:
 
 
 @contextmanager
-def shown(folder: Path, *, append: bool) -> Iterator[Show]:
-    """Opens `folder`/log.csv and log.jsonl (and the bar where there is a terminal), and closes all."""
-    mode = "a" if append else "w"
+def shown(folder: Path, done: int | None) -> Iterator[Show]:
+    """Opens `folder`/log.csv and log.jsonl (and the bar where there is a terminal), and closes all. They go on behind
+    epoch `done`, or begin anew where that is None."""
+    if done is not None:
+        _forget(folder / "log.csv", done, lambda row: row.partition(",")[0])
+        _forget(folder / "log.jsonl", done, lambda row: json.loads(row)["epoch"])
+    mode = "w" if done is None else "a"
     with (folder / "log.csv").open(mode, newline="") as table, (folder / "log.jsonl").open(mode) as lines:
-        if not append:
+        if table.tell() == 0:
             csv.writer(table).writerow(COLUMNS)
         if not sys.stdout.isatty():
             yield Show(table, lines, None)
@@ -86,6 +92,18 @@ def shown(folder: Path, *, append: bool) -> Iterator[Show]:
         columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[what]}"), TimeElapsedColumn())
         with Progress(*columns, console=Console()) as bar:
             yield Show(table, lines, bar)
+
+
+def _forget(log: Path, done: int, epoch_of: Callable[[str], Any]) -> None:
+    """Takes out the epochs after `done`: a crash lost what they taught, so they come again."""
+    kept = []
+    for row in log.read_text().splitlines(keepends=True) if log.exists() else ():
+        with suppress(ValueError, KeyError, TypeError):  # the titles
+            if int(epoch_of(row)) > done:
+                continue
+        if row.endswith("\n"):  # else the crash cut it short
+            kept.append(row)
+    log.write_text("".join(kept))
 
 
 def _clock(seconds: float) -> str:

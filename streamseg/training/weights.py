@@ -5,6 +5,8 @@ The training thread's.
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from streamseg.errors import ConfigError
 from streamseg.models import build
 
 FILE = "weights.pt"
+log = logging.getLogger("streamseg")
 
 
 def write(folder: Path, architecture: str, classes: Sequence[str], model: nn.Module) -> None:
@@ -25,26 +28,42 @@ def write(folder: Path, architecture: str, classes: Sequence[str], model: nn.Mod
     the size, and a start is not harmed by it."""
     halves = {n: v.half() if v.is_floating_point() else v for n, v in model.state_dict().items()}
     part = folder / f".{FILE}.part"
-    torch.save({"architecture": architecture, "classes": list(classes), "weights": halves}, part)
+    part.write_bytes(packed({"architecture": architecture, "classes": list(classes), "weights": halves}))
     os.replace(part, folder / FILE)
+
+
+def packed(content: dict[str, Any]) -> memoryview:
+    """What torch.save makes of `content`. Written by itself to a disk that is full, it hides that behind an error of
+    its own format."""
+    held = io.BytesIO()
+    torch.save(content, held)
+    return held.getbuffer()
 
 
 def initialise(model: nn.Module, architecture: str, classes: Sequence[str], init: str, base: Path) -> list[str]:
     """Starts `model` from `init` and returns the names of what starts afresh: weights that are not there, of another
-    shape, or (the heads) of other classes.
+    shape, or (the heads) of other classes. Warns where that is more than heads.
 
     `init` is a file (another run's checkpoint.pt, a weights.pt), a bundle's folder, both relative to `base`, or an
     engine's name. Raises ConfigError when it cannot be read or nothing fits.
     """
     path = found(init, base)
-    theirs, theirs_classes = _read(path)
+    theirs, theirs_classes, theirs_architecture = _read(path)
     ours = model.state_dict()
     foreign = theirs_classes is not None and theirs_classes != list(classes)
-    heads = _heads(architecture, len(classes)) if foreign else set()
-    fitting = {n: w for n, w in theirs.items() if n in ours and w.shape == ours[n].shape and n not in heads}
+    heads = _heads(architecture, len(classes))
+    kept = {n: w for n, w in theirs.items() if not foreign or n not in heads}
+    fitting = {n: w for n, w in kept.items() if n in ours and w.shape == ours[n].shape}
     if not fitting:
         raise ConfigError(f"init: no weight of {path} fits this architecture")
     model.load_state_dict(fitting, strict=False)
+    body = {name: value.numel() for name, value in ours.items() if name not in heads}
+    if share := sum(size for name, size in body.items() if name not in fitting) / sum(body.values()):
+        is_of = f", which is of the architecture {theirs_architecture}" if theirs_architecture else ""
+        log.warning(
+            "init: %.0f %% of the weights of %s start afresh, beside its heads: they are not in %s%s",
+            max(1, 100 * share), architecture, path, is_of,
+        )  # fmt: skip
     return [name for name in ours if name not in fitting]
 
 
@@ -61,12 +80,14 @@ def found(init: str, base: Path) -> Path:
     return folder / FILE
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], list[str] | None]:
-    """The state dict, and the classes where the file says them. Nothing in it is executed (`weights_only`)."""
+def _read(path: Path) -> tuple[dict[str, Tensor], list[str] | None, str | None]:
+    """The state dict, and classes and architecture where the file says them. Nothing in it is executed
+    (`weights_only`)."""
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
         weights = content["average"] if "average" in content else content["weights"]
-        return {n: w.float() if w.is_floating_point() else w for n, w in weights.items()}, content.get("classes")
+        floats = {n: w.float() if w.is_floating_point() else w for n, w in weights.items()}
+        return floats, content.get("classes"), content.get("architecture")
     except Exception as error:  # a pickle that is no such file fails in every way there is
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"init: {path} cannot be read: {reason}") from None

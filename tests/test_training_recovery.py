@@ -1,0 +1,92 @@
+"""A run that went wrong, was cut off or has ended: what is kept of it, and what the next one says."""
+
+from __future__ import annotations
+
+import csv
+import os
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from shapes import labelled, write
+from torch import nn
+
+from streamseg.errors import ConfigError, EngineError
+from streamseg.training import checkpoint, train
+
+PLACE = checkpoint.Place(epoch=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shapes").mkdir()
+    return labelled(tmp_path / "shapes")
+
+
+def test_weights_that_are_no_longer_finite_are_told_and_not_kept(folder: Path, tmp_path: Path) -> None:
+    recipe = write(tmp_path / "r.yaml", folder, epochs=1, report=None)
+    train(recipe, out=tmp_path / "run", threads=1)
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    write(tmp_path / "r.yaml", folder, epochs=3, report=None, learning_rate=1e30)
+    with pytest.raises(EngineError, match=r"no longer finite: try a lower learning_rate; .*checkpoint\.pt is from bef"):
+        train(recipe, out=tmp_path / "run", resume=True, threads=1)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_full_disk_keeps_the_checkpoint_before_it_and_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    checkpoint.save(file, PLACE, ["a"], model=nn.Linear(4, 4))
+    before = file.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # Python ignores the signal and gets EFBIG, as ENOSPC
+    try:
+        with pytest.raises(OSError, match="checkpoint") as told:
+            checkpoint.save(file, PLACE, ["a"], model=nn.Linear(400, 400))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert told.value.filename == str(file)
+    assert file.read_bytes() == before
+    assert os.listdir(tmp_path) == [file.name]
+
+
+def test_a_run_that_has_ended_or_goes_on_says_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write(tmp_path / "r.yaml", folder, report=None)
+    train(recipe, out=tmp_path / "run", threads=1)
+    assert "checkpoint.pt" not in capsys.readouterr().out
+    train(recipe, out=tmp_path / "run", resume=True, threads=1)
+    ended = capsys.readouterr().out
+    assert "checkpoint.pt is of a run that has ended: nothing is left to train; start anew with --no-resume" in ended
+    train(recipe, out=tmp_path / "run", resume=True, epochs=3, threads=1)
+    assert "checkpoint.pt, in epoch 2 of 3" in capsys.readouterr().out
+
+
+def test_a_decay_that_was_changed_since_is_taken(folder: Path, tmp_path: Path) -> None:
+    recipe = write(tmp_path / "r.yaml", folder, epochs=1, report=None)
+    train(recipe, out=tmp_path / "run", threads=1)
+    write(tmp_path / "r.yaml", folder, epochs=2, report=None, weight_decay=0.5)
+    train(recipe, out=tmp_path / "run", resume=True, threads=1)
+    kept = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["optimiser"]
+    assert [group["weight_decay"] for group in kept["param_groups"]] == [0.5, 0]
+
+
+def test_epochs_that_a_crash_lost_are_not_logged_twice(folder: Path, tmp_path: Path) -> None:
+    recipe, run = write(tmp_path / "r.yaml", folder, report=None), tmp_path / "run"
+    train(recipe, out=run, epochs=1, threads=1)
+    with (run / "log.csv").open("a") as table, (run / "log.jsonl").open("a") as lines:
+        table.write("2,9.0,0.1,7,\n")
+        lines.write('{"epoch": 2, "loss": 9.0}\n{"epo')
+    train(recipe, out=run, epochs=2, resume=True, threads=1)
+    with (run / "log.csv").open(newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+    assert "9.0" not in (run / "log.jsonl").read_text()
+    assert len((run / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_start_that_leaves_nothing_to_train_is_refused(folder: Path, tmp_path: Path) -> None:
+    train(write(tmp_path / "r.yaml", folder, epochs=1, report=None), out=tmp_path / "run", threads=1)
+    again = write(tmp_path / "r.yaml", folder, report=None, init="run/checkpoint.pt", freeze=True)
+    with pytest.raises(ConfigError, match=r"freeze: nothing is left to train, as run/checkpoint\.pt has every weight"):
+        train(again, out=tmp_path / "again", threads=1)
