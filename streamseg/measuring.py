@@ -74,7 +74,7 @@ def evaluate(
     configs = {}
     for mode in modes:
         name, _, strength = mode.removesuffix("+skip").partition(":")
-        options = {"engine.name": engine, "engine.size": size and size.split("x")}
+        options = {"engine.name": engine, "engine.size": size_of(size) if size else None}
         options |= {"smoothing.mode": name or None, "smoothing.strength": strength or None}
         skip = ["streams[0].motion.skip=true"] if mode.endswith("+skip") else []
         configs[mode] = configured("synthetic://street", [*(overrides or []), *skip], options)

@@ -19,6 +19,8 @@ from streamseg.street.stage import Player, Stage
 
 U8 = NDArray[np.uint8]
 Pace = Literal["realtime", "max"]
+CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
+"""What its label values 0, 1, ... mean; CamVid's classes."""
 KEYS = "seed, size, fps, pace, frames"
 
 

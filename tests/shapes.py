@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +63,20 @@ def write(path: Path, root: Path, **changes: Any) -> Path:
 
 def classes(*names: str) -> list[dict[str, Any]]:
     return [{"name": name, "colour": [50 * (i % 5), 0, 0]} for i, name in enumerate(names)]
+
+
+def palette(path: Path, values: list[list[int]], colours: list[tuple[int, int, int]], bits: int = 8) -> None:
+    """A PNG of palette indices, as VOC's are; cv2 writes none."""
+    rows = np.array(values, np.uint8)
+    each = 8 // bits
+    padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % each)))
+    packed = sum(padded[:, i::each].astype(int) << (8 - bits * (i + 1)) for i in range(each))
+    lines = b"".join(b"\0" + bytes(row.astype(np.uint8)) for row in np.atleast_2d(packed))
+    header = struct.pack(">IIBBBBB", rows.shape[1], rows.shape[0], bits, 3, 0, 0, 0)
+    table = b"".join(bytes(c) for c in colours)
+    chunks = [(b"IHDR", header), (b"PLTE", table), (b"tRNS", b"\0"), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ import pytest
 import small_network
 from clips import Clips
 from processes import StreamsegCli
+from shapes import palette
 from tiny_engine import NAMES
 
 from streamseg.config import validated
 from streamseg.errors import ConfigError
 from streamseg.evaluation import evaluate
 from streamseg.ingest.frames import file_frames
+from streamseg.training.datasets import load
+from streamseg.training.kinds import Folders
 from streamseg.types import U8
 
 SIZE = (160, 96)
@@ -193,6 +197,53 @@ def test_labels_of_other_classes_are_doubted_but_one_void_label_is_not(
     assert "doubt" not in run(tiny_engine, tmp_path)
 
 
+def test_the_street_and_clips_of_other_classes_are_doubted_too(
+    tiny_engine: Path, predicted: tuple[Path, U8], tmp_path: Path
+) -> None:
+    street = run(tiny_engine, "synthetic://street?frames=1&size=160x96")  # type: ignore[arg-type]
+    assert street["doubt"].startswith("the street's labels are sky, building, pole, ")
+    assert "has ground, black, white, square: where they differ this measures nothing" in street["doubt"]
+    path, labels = predicted
+    clip = shutil.copy(path, tmp_path / "clip.mp4")
+    np.savez(tmp_path / "clip.npz", labels=labels + (labels > 0) * np.uint8(7))
+    assert "labels (8, 9, 10) are none of tiny@" in run(tiny_engine, clip)["doubt"]
+
+
+def test_labels_with_a_palette_or_of_few_bits_are_read_as_training_reads_them(
+    tiny_engine: Path, folder: Callable[..., Path]
+) -> None:
+    root = folder()
+    for file in (root / "testannot").iterdir():
+        palette(file, cv2.imread(str(file), cv2.IMREAD_UNCHANGED).tolist(), [(9, 9, 9)] * 4, bits=2)
+    assert run(tiny_engine, root)["miou"] == 1.0
+    for file in (root / "testannot").iterdir():  # the header says grey in place of the palette
+        data = bytearray(file.read_bytes())
+        data[25:33] = b"\0" + data[26:29] + zlib.crc32(data[12:25] + b"\0" + data[26:29]).to_bytes(4, "big")
+        file.write_bytes(data)
+    assert run(tiny_engine, root)["miou"] == 1.0
+    source = Folders(kind="folders", root=root, splits=("test",))
+    trained_on = load(source, NAMES, None, root).labels
+    assert {int(v) for labels in trained_on for v in np.unique(labels)} == {GROUND, BLACK, WHITE, SQUARE}
+
+
+def test_a_size_that_the_engine_does_not_take_is_told_with_those_that_it_does(
+    streamseg_cli: StreamsegCli, predicted: tuple[Path, U8], tmp_path: Path
+) -> None:
+    out = tmp_path / "labels.npz"
+    done = streamseg_cli("eval", "street-edge", predicted[0], "--save-labels", out, "--size", "100x100")
+    assert (
+        done.code,
+        "street-edge@" in done.stderr,
+        "takes sides in multiples of 8, not 100x100: " in done.stderr,
+    ) == (
+        1,
+        True,
+        True,
+    )
+    done = streamseg_cli("eval", "street-edge", predicted[0], "--size", "100")
+    assert (done.code, "no WIDTHxHEIGHT of 32 or more" in done.stderr) == (2, True)
+
+
 def spoil(path: Path, data: bytes | None) -> None:
     path.unlink()
     if data is not None:
@@ -202,8 +253,8 @@ def spoil(path: Path, data: bytes | None) -> None:
 @pytest.mark.parametrize(
     ("file", "data", "said"),
     [
-        ("testannot/3.png", None, r"testannot/3\.png: missing"),
-        ("testannot/3.png", b"no picture", r"testannot/3\.png: missing, or not a one-channel picture"),
+        ("testannot/3.png", None, r"testannot/3\.png is missing"),
+        ("testannot/3.png", b"no picture", r"testannot/3\.png is missing or no picture"),
         ("test/3.png", b"no picture", r"test/3\.png: not a picture that can be read"),
     ],
 )
@@ -217,7 +268,7 @@ def test_a_picture_or_its_annotation_that_is_not_there_is_named(
 
 
 def test_a_coloured_annotation_is_refused(tiny_engine: Path, folder: Callable[..., Path]) -> None:
-    with pytest.raises(ConfigError, match="not a one-channel picture of class ids"):
+    with pytest.raises(ConfigError, match=r"0\.png is of colours, where the number of a class is wanted"):
         run(tiny_engine, folder(lambda labels: cv2.cvtColor(labels, cv2.COLOR_GRAY2BGR)))
 
 

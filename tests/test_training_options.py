@@ -14,9 +14,10 @@ import torch
 from shapes import classes, labelled, write
 
 from streamseg.errors import ConfigError
+from streamseg.synthetic import CLASSES
 from streamseg.training import read_recipe, train
 from streamseg.training.data import batches
-from streamseg.training.datasets import STREET, load
+from streamseg.training.datasets import load
 from streamseg.training.kinds import Folders, Synthetic
 from streamseg.training.loop import fall
 from streamseg.training.losses import hard, segmentation_loss
@@ -53,7 +54,7 @@ def test_classes_of_a_labelled_folder_are_mapped_to_the_recipes(folder: Path) ->
 def test_the_streets_classes_are_mapped_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     street: dict[str, Any] = {"kind": "synthetic", "pictures": 1, "width": 128, "height": 96}
-    plain = load(Synthetic(**street), STREET, None, Path()).labels[0]
+    plain = load(Synthetic(**street), CLASSES, None, Path()).labels[0]
     mapped = load(
         Synthetic(**street, map={"road": "way", "pavement": "way"}, others="else"), ["else", "way"], None, Path()
     )

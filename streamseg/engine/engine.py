@@ -99,7 +99,11 @@ class Engine:
         wanted = CompileOptions(
             *expected, precision=precision, threads=threads, max_batch=max_batch, gpu=index_of(device)
         )
-        chosen = choose_program(bundle, self.spec, self.backend, compiler, wanted)
+        try:
+            chosen = choose_program(bundle, self.spec, self.backend, compiler, wanted)
+        except EngineError as error:
+            _explain(error, bundle, expected)
+            raise
         self.identity = chosen.identity
         """Name and digest of the file that runs; what results are marked with."""
         self.precision: Precision = chosen.precision
@@ -160,6 +164,7 @@ class Engine:
                 self.backend, self._programs[size] = self._succession.first(self._model, options)
             except EngineError as error:
                 if not self._programs:
+                    _explain(error, self.bundle, size)
                     raise
                 self._refused[size] = f"{self.identity} cannot analyse pictures at {size[0]}x{size[1]}: {error}"
                 log.error("%s; all of that size are dropped (bad-frame)", self._refused[size])
@@ -260,3 +265,11 @@ def _inputs(picture: Picture, plan: Plan, compiled: Program) -> list[Any]:
     if surface is not None and isinstance(compiled, SurfaceProgram) and compiled.where == surface.device:
         return list(plan.on_gpu(surface))
     return list(plan.cut(plan.rgb(picture)))
+
+
+def _explain(error: EngineError, bundle: Bundle, size: tuple[int, int]) -> None:
+    """Raises a clearer one where the size may be the cause: of an odd one a compiler names some node of its own."""
+    of = bundle.manifest.input.multiple
+    if any(side % of for side in size):
+        said = f"{bundle.identity} takes sides in multiples of {of}, not {size[0]}x{size[1]}"
+        raise EngineError(f"{said}: {error}") from error

@@ -15,10 +15,11 @@ from streamseg.config import Config
 from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError
 from streamseg.evaluation.accuracy import Confusion
+from streamseg.evaluation.labels import label_values
 from streamseg.evaluation.scoring import Watch, rounded, score, stretched
 from streamseg.evaluation.truth import covered, read_truth
 from streamseg.pipeline import engine_of
-from streamseg.synthetic import Street, StreetSpec
+from streamseg.synthetic import CLASSES, Street, StreetSpec
 from streamseg.types import U8, ClassInfo, Frame, Planes, Roi
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -138,11 +139,14 @@ def _doubt(foreign: dict[int, int], confusion: Confusion, engine: Engine) -> str
 def _street(engine: Engine, spec: StreetSpec, ignored: Sequence[int]) -> dict[str, Any]:
     """`spec.frames` pictures (50 by default), two seconds apart, of the drawn street with its exact labels."""
     street = Street(spec.seed, spec.width, spec.height, spec.fps)
-    confusion, count = Confusion(len(engine.classes)), spec.frames or 50
-    for index in range(count):
-        rgb, truth = street.frame(round(index * 2 * spec.fps))
-        _count(confusion, engine, _still_frame(index, rgb), truth)
-    return {"pictures": count} | accuracy(confusion, engine.classes, ignored) | matrix(confusion)
+    moments = (round(index * 2 * spec.fps) for index in range(spec.frames or 50))
+    found = _pictures(engine, map(street.frame, moments), ignored)
+    if (names := [c.name for c in engine.classes])[: len(CLASSES)] != list(CLASSES):
+        found["doubt"] = (
+            f"the street's labels are {', '.join(CLASSES)}, in this order; {engine.identity} has {', '.join(names)}: "
+            "where they differ this measures nothing"
+        )
+    return found
 
 
 def _count(confusion: Confusion, engine: Engine, frame: Frame, truth: U8) -> None:
@@ -158,9 +162,9 @@ def labelled(folder: Path, split: str) -> Iterator[tuple[U8, U8]]:
         raise ConfigError(f"{folder / split}: no pictures; the folder holds {there} (choose one with --split)")
     for picture in pictures:
         label = folder / f"{split}annot" / f"{picture.stem}.png"
-        truth = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
-        if truth is None or truth.ndim != 2:
-            raise ConfigError(f"{label}: missing, or not a one-channel picture of class ids")
+        truth = label_values(label)
+        if truth.ndim != 2:
+            raise ConfigError(f"{label} is of colours, where the number of a class is wanted for every pixel")
         bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
         if bgr is None:
             raise ConfigError(f"{picture}: not a picture that can be read; is it damaged?")
@@ -182,6 +186,8 @@ def _clip(engine: Engine, path: Path, save_labels: Path | None, foreground: Sequ
     report: dict[str, Any] = {"pictures": scored.frames}
     if truth is not None and truth.labels is not None:
         report |= accuracy(scored.confusion, engine.classes) | matrix(scored.confusion)
+        if foreign := scored.confusion.foreign():
+            report["doubt"] = _doubt(foreign, scored.confusion, engine)
     return report | scored.report()
 
 

@@ -28,8 +28,6 @@ from streamseg.training.weak import boxed_pictures
 from streamseg.types import U8, Picture
 
 Item = TypeVar("Item")
-STREET = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
-"""The classes of `synthetic://street`, which are CamVid's."""
 
 
 def load(source: AnyDataSet, classes: Sequence[str], data_root: Path | None, base: Path) -> Pictures:
@@ -40,7 +38,7 @@ def load(source: AnyDataSet, classes: Sequence[str], data_root: Path | None, bas
     if isinstance(source, Stills):
         return _stills(source, base / source.root.expanduser())
     if isinstance(source, Synthetic):
-        return _relabelled(_streets(source), label_table(source, STREET, classes))
+        return _relabelled(_streets(source), label_table(source, synthetic.CLASSES, classes))
     if isinstance(source, Boxes):
         return boxed_pictures(source, classes, base)
     return _folders(source, base / (data_root.absolute() if data_root else source.root.expanduser()), base, classes)

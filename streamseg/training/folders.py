@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from streamseg.errors import ConfigError
+from streamseg.evaluation.labels import label_values
 from streamseg.training.classmap import ClassMap
 from streamseg.training.styles import Layout, Value
 from streamseg.types import U8
@@ -49,9 +46,14 @@ def read(
     """(rgb u8 [H, W, 3], labels u8 [H, W]); without a map the labels stay as they are, and mean `names`. Values that
     mean nothing are added to `unknown`. Raises ConfigError naming the file."""
     rgb = read_rgb(picture)
-    values = _values(truth, indices=classes is None or classes.wants_indices)
-    if values.shape[:2] != rgb.shape[:2] or (classes is None and values.ndim != 2):
-        raise ConfigError(f"{truth} must hold one class id a pixel, {rgb.shape[1]}x{rgb.shape[0]} as its picture")
+    values = label_values(truth, indices=classes is None or classes.wants_indices)
+    coloured = classes is None and values.ndim != 2
+    high, wide = values.shape[:2]
+    if coloured or (high, wide) != rgb.shape[:2]:
+        raise ConfigError(
+            f"{truth} must hold one class id a pixel, {rgb.shape[1]}x{rgb.shape[0]} as its picture; it "
+            + ("holds colours: say in `class_map` what they mean" if coloured else f"is {wide}x{high}")
+        )
     if classes is None:
         found, counts = np.unique(values[(values >= len(names)) & (values != 255)], return_counts=True)
         unknown.update({int(value): int(count) for value, count in zip(found, counts, strict=True)})
@@ -102,40 +104,3 @@ def _listed(pictures: Sequence[Path], names: Path, suffix: str) -> list[Path]:
     lines = (line.split() for line in names.read_text(encoding="utf-8").splitlines())
     wanted = {Path(words[0]).name for words in lines if words}
     return [p for p in pictures if {p.name, p.stem, p.stem.removesuffix(suffix)} & wanted]
-
-
-def _values(path: Path, *, indices: bool) -> NDArray[Any]:
-    """[H, W] of u8 or u16, or colours u8 [H, W, 3] (red, green, blue)."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        raise ConfigError(f"{path} is missing or no picture") from None
-    if indices and (plain := _unpainted(data)):
-        data = plain
-        scale = {1: 255, 2: 85, 4: 17, 8: 1}[data[24]]  # cv2 stretches narrow greys to the whole range
-    else:
-        scale = 1
-    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if values is None:
-        raise ConfigError(f"{path} is missing or no picture")
-    if values.ndim == 2:
-        return np.asarray(values // scale)
-    return np.asarray(cv2.cvtColor(values[..., :3], cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def _unpainted(png: bytes) -> bytes | None:
-    """A palette PNG as a grey one of the same indices; None for anything else.
-
-    cv2 knows only the palette's colours, of which two indices may share one. In the file both kinds of picture look the
-    same but for the colour type in the header (ISO/IEC 15948, 11.2.2) and the palette.
-    """
-    if png[:8] != b"\x89PNG\r\n\x1a\n" or png[12:16] != b"IHDR" or png[25] != 3:
-        return None
-    header = b"IHDR" + png[16:25] + b"\x00" + png[26:29]
-    out, place = [png[:12], header, struct.pack(">I", zlib.crc32(header))], 33
-    while place + 8 <= len(png):
-        end = place + 12 + int.from_bytes(png[place : place + 4], "big")
-        if png[place + 4 : place + 8] not in (b"PLTE", b"tRNS"):
-            out.append(png[place:end])
-        place = end
-    return b"".join(out)
