@@ -246,7 +246,7 @@ app.command("eval")(measuring.evaluate)
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe.yaml; see engines/street-edge/recipe.yaml.")],
     out: Annotated[Path | None, typer.Option(help="The engine bundle to write [default: the recipe's folder].")] = None,
-    data: Annotated[Path | None, typer.Option(help="Where the pictures are, in place of the recipe's roots.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the labelled folders are, in place of their roots.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="In place of the recipe's.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.1, help="Fit the rest of the schedule into this time.")] = None,
     work: Annotated[Path | None, typer.Option(help="Checkpoint and log [default: runs/NAME].")] = None,

@@ -123,7 +123,7 @@ def _compared(
     if urls := [each for each in data if "://" in each]:  # as a path it would be told with one slash
         raise ConfigError(f"{urls[0]}: no file; only clips can be compared")
     clips = [Path(each) for each in data]
-    report = compare.run(configs, clips, foreground=foreground, video=video, progress=sys.stderr.isatty())
+    report = compare.run(configs, clips, foreground=foreground, video=video)
     if confusion is not None:
         (counts,) = report["confusion"].values()
         _draw_confusion(

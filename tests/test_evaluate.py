@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
 import shutil
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +230,27 @@ def test_labels_with_a_palette_or_of_few_bits_are_read_as_training_reads_them(
     source = Folders(kind="folders", root=root, splits=("test",))
     trained_on = load(source, NAMES, None, root).labels
     assert {int(v) for labels in trained_on for v in np.unique(labels)} == {GROUND, BLACK, WHITE, SQUARE}
+
+
+@pytest.mark.parametrize(("what", "of"), [("folder", r"pictures .*6/6"), ("clip", r"frames .*6/6")])
+def test_its_progress_is_shown_where_somebody_looks(
+    what: str, of: str, tiny_engine: Path, folder: Callable[..., Path], predicted: tuple[Path, U8]
+) -> None:
+    data = folder()
+    if what == "clip":
+        data = Path(shutil.copy(predicted[0], data / "clip.mp4"))
+        np.savez(data.with_suffix(".npz"), labels=predicted[1])
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "streamseg", "eval", str(tiny_engine), str(data), "--json"]
+    with subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE, env=os.environ | {"TERM": "xterm"}) as run:
+        os.close(theirs)
+        seen = b""
+        with suppress(OSError):  # how Linux says that the other side is closed
+            while more := os.read(ours, 4096):
+                seen += more
+        os.close(ours)
+        assert json.loads(run.communicate()[0])["pictures"] == 6
+    assert re.search(of, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())), seen
 
 
 def test_a_size_that_the_engine_does_not_take_is_told_with_those_that_it_does(

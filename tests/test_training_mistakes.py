@@ -13,6 +13,7 @@ from shapes import classes, labelled, write
 
 from streamseg.errors import ConfigError
 from streamseg.evaluation.evaluate import labelled as evaluated
+from streamseg.evaluation.labels import label_values
 from streamseg.quantising.calibration import _stills
 from streamseg.training import train
 from streamseg.training.bundle import claim, write_bundle
@@ -123,6 +124,21 @@ def test_labels_of_sixteen_bits_are_not_wrapped_into_classes(folder: Path) -> No
     relabel(folder, np.array([0, 257, 1000, 9, 9, 9, 9, 255], np.uint16))
     seen = {int(value) for _, truth in evaluated(folder, "train") for value in np.unique(truth)}
     assert seen == {0, 255}
+
+
+def test_colours_of_sixteen_bits_are_those_of_eight(tmp_path: Path) -> None:
+    colours = np.array([[[64, 0, 128], [128, 64, 128]]], np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), colours[..., ::-1] * np.uint16(257))
+    assert label_values(tmp_path / "a.png").tolist() == colours.tolist()
+    cv2.imwrite(str(tmp_path / "a.png"), colours[..., ::-1] << 8)
+    assert label_values(tmp_path / "a.png").tolist() == colours.tolist()
+
+
+def test_data_for_labelled_folders_is_refused_where_there_are_none(folder: Path, tmp_path: Path) -> None:
+    streets = [{"kind": "synthetic", "pictures": 2}]
+    recipe = write(tmp_path / "r.yaml", folder, datasets=streets, report=None)
+    with pytest.raises(ConfigError, match=r"--data: the recipe has no labelled folders"):
+        train(recipe, out=tmp_path / "run", data_root=folder, threads=1)
 
 
 def test_calibration_takes_the_splits_and_not_a_picture_that_lies_beside_them(folder: Path) -> None:

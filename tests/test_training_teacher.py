@@ -297,3 +297,7 @@ def test_a_teacher_that_is_not_there_or_does_not_fit_is_refused(tmp_path: Path, 
         train(
             write(tmp_path / "r.yaml", root, datasets=data, distill={"engine": str(tiny_engine)}), out=tmp_path / "run"
         )
+    slip = {"ground": "rest", "box": ["square", "sqare"], "disc": ["white"]}
+    distill = {"engine": str(tiny_engine), "classes": slip}
+    with pytest.raises(ConfigError, match="classes: box: no teacher has 'sqare'; there are black, ground, square, whi"):
+        train(write(tmp_path / "r.yaml", root, datasets=data, distill=distill), out=tmp_path / "run")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from streamseg.config import Config
 from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError
+from streamseg.evaluation.bar import bar
 from streamseg.evaluation.evaluate import accuracy, class_ids
 from streamseg.evaluation.panels import Panels
 from streamseg.evaluation.scoring import ClipScore, Watch, rounded, score
@@ -45,15 +46,13 @@ def run(
     *,
     foreground: Sequence[str] = (),
     video: Path | None = None,
-    progress: bool = False,
 ) -> dict[str, Any]:
     """Every configuration (a way of smoothing; by name, an empty name takes the engine's) over every clip.
 
     {"engine", "modes", "base", "clips": [{"data", "pictures", "modes": {mode: measures}}], "mean": {mode: measures},
     "change": {mode: {measure: {"points", "percent"}}}, "confusion": {mode: pixels [true][predicted] of all clips},
-    "seconds"}. `mean` is over the clips, lags over all objects;
-    `change` is against `base`, which is `off` or else the first mode. `video` (one clip only) shows the modes side by
-    side. `progress` draws a bar on stderr. Raises ConfigError, EngineError, SourceError.
+    "seconds"}. `mean` is over the clips, lags over all objects; `change` is against `base`, which is `off` or else the
+    first mode. `video` (one clip only) shows the modes side by side. Raises ConfigError, EngineError, SourceError.
     """
     begin = time.monotonic()
     truths = [_truth(clip, watched=video is not None) for clip in clips]
@@ -65,8 +64,9 @@ def run(
     chosen = class_ids(first.classes, foreground)
     results: list[dict[str, ClipScore]] = []
     with ExitStack() as opened:
-        advance = opened.enter_context(_bar([len(t) if t else None for t in truths])) if progress else None
-        watches = [advance] if advance else []
+        lengths = [len(t) if t else None for t in truths]
+        advance = opened.enter_context(bar("frames", None if None in lengths else sum(n or 0 for n in lengths)))
+        watches: list[Watch] = [lambda *_: advance()]
         if video is not None:
             watches.append(opened.enter_context(Panels(video, first.classes, truths[0], first.view("file"))))
         for number, (clip, truth) in enumerate(zip(clips, truths, strict=True)):
@@ -171,19 +171,6 @@ def _lag_change(pairs: list[tuple[Entry, Entry]]) -> dict[str, Any]:
         "lost": sum(a.lag is not None and b.lag is None for a, b in pairs),
         "gained": sum(a.lag is None and b.lag is not None for a, b in pairs),
     }
-
-
-@contextmanager
-def _bar(lengths: Sequence[int | None]) -> Iterator[Watch]:
-    """A progress bar over all frames on stderr, which disappears when done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    total = None if None in lengths else sum(length or 0 for length in lengths)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("frames", total=total)
-        yield lambda *_: progress.advance(task)
 
 
 def table(report: dict[str, Any]) -> list[dict[str, Any]]:

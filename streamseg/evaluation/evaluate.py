@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from streamseg.config import Config
 from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError
 from streamseg.evaluation.accuracy import Confusion
+from streamseg.evaluation.bar import bar
 from streamseg.evaluation.labels import label_values
 from streamseg.evaluation.scoring import Watch, rounded, score, stretched
 from streamseg.evaluation.truth import covered, read_truth
@@ -75,7 +76,8 @@ def run(
     if str(data).startswith("synthetic://"):
         measured = _street(engine, StreetSpec.from_url(str(data)), ignored)
     elif (data := Path(data)).is_dir():
-        measured = _pictures(engine, labelled(data, split), ignored)
+        with bar("pictures", len(_listed(data, split))) as advance:
+            measured = _pictures(engine, labelled(data, split), ignored, advance)
     elif ignored:
         raise ConfigError("--ignore is for labelled pictures; clips ignore what is 255 in their labels")
     elif data.is_file():
@@ -115,11 +117,17 @@ def of_pictures(config: Config, labelled: Iterable[tuple[U8, U8]]) -> dict[str, 
     return _pictures(engine_of(config, threads=os.cpu_count() or 1), labelled)
 
 
-def _pictures(engine: Engine, labelled: Iterable[tuple[U8, U8]], ignored: Sequence[int] = ()) -> dict[str, Any]:
+def _pictures(
+    engine: Engine,
+    labelled: Iterable[tuple[U8, U8]],
+    ignored: Sequence[int] = (),
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     confusion, count = Confusion(len(engine.classes)), 0
     for index, (rgb, truth) in enumerate(labelled):
         _count(confusion, engine, _still_frame(index, rgb), truth)
         count += 1
+        advance()
     found = {"pictures": count} | accuracy(confusion, engine.classes, ignored) | matrix(confusion)
     if foreign := confusion.foreign():
         found["doubt"] = _doubt(foreign, confusion, engine)
@@ -140,7 +148,8 @@ def _street(engine: Engine, spec: StreetSpec, ignored: Sequence[int]) -> dict[st
     """`spec.frames` pictures (50 by default), two seconds apart, of the drawn street with its exact labels."""
     street = Street(spec.seed, spec.width, spec.height, spec.fps)
     moments = (round(index * 2 * spec.fps) for index in range(spec.frames or 50))
-    found = _pictures(engine, map(street.frame, moments), ignored)
+    with bar("pictures", spec.frames or 50) as advance:
+        found = _pictures(engine, map(street.frame, moments), ignored, advance)
     if (names := [c.name for c in engine.classes])[: len(CLASSES)] != list(CLASSES):
         found["doubt"] = (
             f"the street's labels are {', '.join(CLASSES)}, in this order; {engine.identity} has {', '.join(names)}: "
@@ -156,7 +165,7 @@ def _count(confusion: Confusion, engine: Engine, frame: Frame, truth: U8) -> Non
 
 def labelled(folder: Path, split: str) -> Iterator[tuple[U8, U8]]:
     """(rgb u8 [H, W, 3], its label map u8 [H, W]) of SPLIT/NAME.jpg and SPLITannot/NAME.png, by name."""
-    pictures = sorted(p for p in (folder / split).glob("*") if p.suffix.lower() in PICTURES)
+    pictures = _listed(folder, split)
     if not pictures:
         there = ", ".join(sorted(p.name for p in folder.iterdir() if p.is_dir())) or "nothing"
         raise ConfigError(f"{folder / split}: no pictures; the folder holds {there} (choose one with --split)")
@@ -174,13 +183,18 @@ def labelled(folder: Path, split: str) -> Iterator[tuple[U8, U8]]:
         )  # ids of 16 bits
 
 
+def _listed(folder: Path, split: str) -> list[Path]:
+    return sorted(p for p in (folder / split).glob("*") if p.suffix.lower() in PICTURES)
+
+
 def _clip(engine: Engine, path: Path, save_labels: Path | None, foreground: Sequence[int]) -> dict[str, Any]:
     truth = read_truth(path)
     if truth is None and save_labels is None:
         raise ConfigError(f"{path}: no labels beside it (a .npz); --save-labels writes what is predicted")
     maps: list[U8] = []
     keep: list[Watch] = [] if save_labels is None else [lambda _, __, seen: maps.append(seen[""].labels)]
-    scored = score({"": engine}, path, truth, foreground=foreground, watches=keep)[""]
+    with bar("frames", len(truth) if truth else None) as advance:
+        scored = score({"": engine}, path, truth, foreground=foreground, watches=[*keep, lambda *_: advance()])[""]
     if save_labels is not None:
         _save(save_labels, maps)
     report: dict[str, Any] = {"pictures": scored.frames}

@@ -35,6 +35,8 @@ def label_values(path: Path, *, indices: bool = True) -> NDArray[Any]:
         raise ConfigError(f"{path} is missing or no picture")
     if values.ndim == 2:
         return np.asarray(values // scale)
+    if values.dtype == np.uint16:
+        values = values >> 8  # the colours of 8 bits that they were stretched from
     return np.asarray(cv2.cvtColor(values[..., :3], cv2.COLOR_BGR2RGB), np.uint8)
 
 

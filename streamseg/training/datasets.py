@@ -15,6 +15,7 @@ from rich.progress import track
 
 from streamseg import synthetic
 from streamseg.errors import ConfigError
+from streamseg.evaluation.bar import shown
 from streamseg.ingest.frames import file_frames
 from streamseg.ingest.reader import RateGate
 from streamseg.synthetic import Street
@@ -69,7 +70,8 @@ def _folders(source: Folders, root: Path, base: Path, ours: Sequence[str]) -> Pi
     files = [pair for split in source.splits for pair in folders.pairs(root, split, layouts)]
     theirs = source.classes or ours
     unknown: Counter[Value] = Counter()
-    loaded = [folders.read(picture, truth, mapped, unknown, theirs) for picture, truth in files]
+    each = shown(files, f"reading {root.name}")
+    loaded = [folders.read(picture, truth, mapped, unknown, theirs) for picture, truth in each]
     pictures = Pictures(f"{root.name}/{'+'.join(source.splits)}", source.share, *zip(*loaded, strict=True))
     said = f"class map {mapped.name} does" if mapped else f"{len(theirs)} classes do"
     folders.report(pictures.name, unknown, said, sum(labels.size for labels in pictures.labels))
@@ -100,7 +102,7 @@ def _frames(file: Path, source: Clips) -> list[U8]:
 def _stills(source: Stills, root: Path) -> Pictures:
     files = _spread(_files(root, source.files, "pictures"), source.limit)
     rgb = []
-    for picture in (folders.read_rgb(file) for file in files):
+    for picture in (folders.read_rgb(file) for file in shown(files, f"reading {root.name}")):
         size = _scaled(picture.shape[1], picture.shape[0], source.width)
         rgb.append(np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8))
     return _unlabelled(root.name, source.share, rgb)

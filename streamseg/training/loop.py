@@ -25,6 +25,7 @@ from streamseg.training import checkpoint, curves, interrupt, progress, weights
 from streamseg.training.data import Batch, Pictures, batches, check, class_frequency, steps_per_epoch
 from streamseg.training.datasets import load
 from streamseg.training.export import export_network
+from streamseg.training.kinds import Folders
 from streamseg.training.losses import distillation_loss, segmentation_loss, soft_weights
 from streamseg.training.recipe import Recipe, read_recipe
 from streamseg.training.teacher import taught
@@ -304,6 +305,8 @@ def fall(schedule: str, done: float) -> float:
 
 def _loaded(recipe: Recipe, data_root: Path | None, base: Path) -> tuple[list[Pictures], Pictures | None]:
     """The recipe's data sets, those that ask for the teacher with its probabilities, and the pictures to report on."""
+    if data_root and not any(isinstance(one, Folders) for one in (*recipe.datasets, recipe.report)):
+        raise ConfigError("--data: the recipe has no labelled folders; where its other pictures are says their `root`")
     sets = []
     for source in recipe.datasets:
         pictures = load(source, recipe.names, data_root, base)

@@ -36,12 +36,21 @@ def taught(pictures: Pictures, how: Distill, classes: Sequence[str], base: Path)
     """`pictures` with `soft`: the mean of what the teachers of `how` give, in our `classes`, at a quarter of each
     picture's size. Raises ConfigError (no such engine, classes that do not fit), EngineError."""
     teachers = [(Teacher(_bundle(engine, base), how, classes), n) for engine, n in Counter(how.engines).items()]
+    _check_asked(how, {c.name for t, _ in teachers for c in t.bundle.classes})
     key = hashlib.sha256(repr([(t.identity, n) for t, n in teachers]).encode())
     folder = user_cache_path("streamseg") / "teachers" / key.hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     what = f"{' + '.join(t.bundle.manifest.name for t, _ in teachers)} looks at {pictures.name}"
     soft = [_kept(folder, rgb, teachers, how.temperature) for rgb in track(pictures.rgb, what)]
     return replace(pictures, soft=soft)
+
+
+def _check_asked(how: Distill, theirs: set[str]) -> None:
+    """A class need not be of every teacher, but one that is of none is a slip. Raises ConfigError."""
+    for name, takes in how.classes.items():
+        if takes != "rest" and (unknown := [one for one in takes if one not in theirs]):
+            there = ", ".join(sorted(theirs))
+            raise ConfigError(f"distill.classes: {name}: no teacher has {unknown[0]!r}; there are {there}")
 
 
 def _bundle(engine: str, base: Path) -> Bundle:

@@ -19,6 +19,7 @@ from platformdirs import user_cache_path
 from rich.progress import track
 
 from streamseg.errors import ConfigError
+from streamseg.evaluation.bar import shown
 from streamseg.training import boxes
 from streamseg.training.augment import IGNORED
 from streamseg.training.coco import Box, Boxed, read_boxes
@@ -75,7 +76,7 @@ def boxed_pictures(source: Boxes, ours: Sequence[str], base: Path) -> Pictures:
     outside = IGNORED if source.others is None else ours.index(source.others)
     if outside == IGNORED:
         boxed = [one for one in boxed if one.boxes]  # nothing to be learned from the others
-    read = [_read(one, source.width) for one in boxed]
+    read = [_read(one, source.width) for one in shown(boxed, f"reading {root.name}")]
     with ThreadPoolExecutor(os.cpu_count() or 1, "boxes") as pool:
         made = pool.map(lambda one: _kept(one[0], one[1], ids, outside), read)
         labels = list(track(made, f"masks from the boxes of {root.name}", total=len(read)))
