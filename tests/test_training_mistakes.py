@@ -134,6 +134,27 @@ def test_colours_of_sixteen_bits_are_those_of_eight(tmp_path: Path) -> None:
     assert label_values(tmp_path / "a.png").tolist() == colours.tolist()
 
 
+def test_pictures_far_larger_than_the_engine_sees_them_are_told_and_scaled_with_their_labels(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, told = warned(folder, tmp_path, caplog, width=64, height=48, augment={"scale": [0.7, 1.2]})
+    assert told.startswith(
+        "shapes/train: pictures 96 wide are trained on as they are, but the engine will see them at "
+    )
+    assert "say `width: 64`" in told
+    caplog.clear()
+    data = [{"kind": "folders", "root": str(folder), "splits": ["train"], "width": 64}]
+    (other,) = warned(folder, tmp_path, caplog, width=64, height=48, augment={"scale": [0.7, 1.2]}, datasets=data)
+    assert "wide" not in other
+    (source,) = read_recipe(tmp_path / "r.yaml").datasets
+    small = load(source, ("ground", "box", "disc"), None, tmp_path)
+    whole = load(Folders(kind="folders", root=folder, splits=("train",)), ("ground", "box", "disc"), None, tmp_path)
+    assert {rgb.shape for rgb in small.rgb} == {(43, 64, 3)}
+    for less, more in zip(small.labels, whole.labels, strict=True):
+        assert (less == 1).mean() == pytest.approx((more == 1).mean(), abs=0.02)
+        assert set(np.unique(less)) == set(np.unique(more))
+
+
 def test_data_for_labelled_folders_is_refused_where_there_are_none(folder: Path, tmp_path: Path) -> None:
     streets = [{"kind": "synthetic", "pictures": 2}]
     recipe = write(tmp_path / "r.yaml", folder, datasets=streets, report=None)

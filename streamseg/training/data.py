@@ -74,6 +74,18 @@ def check(sets: Sequence[Pictures], classes: Sequence[str]) -> None:
         log.warning("no pixel in any data set is %s: that will not be learned", " or ".join(missing))
 
 
+def check_widths(sets: Sequence[Pictures], recipe: Recipe) -> None:
+    """Warns of pictures that are never seen as small as the engine will see them."""
+    for one in sets:
+        width = int(np.median([rgb.shape[1] for rgb in one.rgb]))
+        if width * recipe.augment.scale[0] > recipe.width:
+            log.warning(
+                "%s: pictures %d wide are trained on as they are, but the engine will see them at %d: say `width: %d` "
+                "with the data set (or a larger `width` for the engine)",
+                one.name, width, recipe.width, recipe.width,
+            )  # fmt: skip
+
+
 def batches(sets: Sequence[Pictures], recipe: Recipe, epoch: int, first: int, threads: int = 0) -> Iterator[Batch]:
     """The batches of `epoch` from number `first` on. Everything random hangs on (seed, epoch, place in the epoch)
     alone, so that a resumed run sees what an unbroken one would have seen. `threads` 0: as many as there are cores."""

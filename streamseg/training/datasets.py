@@ -67,15 +67,26 @@ def _relabelled(pictures: Pictures, table: U8) -> Pictures:
 def _folders(source: Folders, root: Path, base: Path, ours: Sequence[str]) -> Pictures:
     mapped = class_map(source.class_map, ours, base, source.map, source.others) if source.class_map else None
     layouts = (source.layout,) if source.layout else mapped.style.layouts if mapped and mapped.style else (Layout(),)
-    files = [pair for split in source.splits for pair in folders.pairs(root, split, layouts)]
+    found = [pair for split in source.splits for pair in folders.pairs(root, split, layouts)]
     theirs = source.classes or ours
     unknown: Counter[Value] = Counter()
-    each = shown(files, f"reading {root.name}")
-    loaded = [folders.read(picture, truth, mapped, unknown, theirs) for picture, truth in each]
+    each = shown(found, f"reading {root.name}")
+    loaded = [_at_most(source.width, *folders.read(*files, mapped, unknown, theirs)) for files in each]
     pictures = Pictures(f"{root.name}/{'+'.join(source.splits)}", source.share, *zip(*loaded, strict=True))
     said = f"class map {mapped.name} does" if mapped else f"{len(theirs)} classes do"
     folders.report(pictures.name, unknown, said, sum(labels.size for labels in pictures.labels))
     return pictures if mapped else _relabelled(pictures, label_table(source, theirs, ours))
+
+
+def _at_most(width: int | None, rgb: U8, labels: U8) -> tuple[U8, U8]:
+    """A picture and its labels, no wider than `width`."""
+    if width is None or rgb.shape[1] <= width:
+        return rgb, labels
+    size = width, max(1, round(rgb.shape[0] * width / rgb.shape[1]))
+    return (
+        np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8),
+        np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.uint8),
+    )
 
 
 def _clips(source: Clips, root: Path) -> Pictures:

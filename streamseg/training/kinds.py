@@ -58,6 +58,9 @@ class Folders(Labelled):
     labels: str | None = None
     suffix: tuple[str, str] = ("", "")
     names: str | None = None
+    width: Side | None = None
+    """Wider pictures are scaled down to this, with their labels. Crops are cut from them as they are otherwise, and
+    the engine will see things smaller than it learned them."""
 
     @model_validator(mode="after")
     def _said_once(self) -> Folders:

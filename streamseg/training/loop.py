@@ -22,7 +22,7 @@ from streamseg.errors import ConfigError, EngineError
 from streamseg.evaluation.accuracy import Confusion
 from streamseg.models import build
 from streamseg.training import checkpoint, curves, interrupt, progress, weights
-from streamseg.training.data import Batch, Pictures, batches, check, class_frequency, steps_per_epoch
+from streamseg.training.data import Batch, Pictures, batches, check, check_widths, class_frequency, steps_per_epoch
 from streamseg.training.datasets import load
 from streamseg.training.export import export_network
 from streamseg.training.kinds import Folders
@@ -75,6 +75,7 @@ def train(
         weights.found(recipe.init, base)  # a wrong name shows before minutes of reading and teaching
     sets, report = _loaded(recipe, data_root, base)
     check(sets, recipe.names)
+    check_widths(sets, recipe)
     out.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)  # the loader's threads are enough; cv2's own would fight with torch's
     _keep_memory()
