@@ -98,6 +98,11 @@ def test_a_deadline_ends_the_run_early_with_a_whole_schedule(folder: Path, tmp_p
     assert rates[-1] < 0.1 * rates[0]
 
 
+def test_a_deadline_does_not_wait_for_the_end_of_an_epoch(folder: Path, tmp_path: Path) -> None:
+    recipe = write(tmp_path / "r.yaml", folder, epochs=1, epoch_pictures=1_000_000)
+    assert train(recipe, out=tmp_path / "run", minutes=0.02).epochs < 0.1
+
+
 def test_resuming_where_nothing_was_started_or_another_network_was_is_refused(folder: Path, tmp_path: Path) -> None:
     recipe = write(tmp_path / "r.yaml", folder, epochs=1)
     with pytest.raises(ConfigError, match="nothing to resume"):

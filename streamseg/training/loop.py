@@ -165,6 +165,8 @@ class Run:
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self.save()
                     saved = time.monotonic()
+                if self.share_done >= 1:  # the minutes are over, perhaps in mid-epoch
+                    break
             self._check_sound()
             self.place.epoch, self.place.step = self.place.epoch + 1, 0
             show.epoch(self.place.epoch, self.loss, self._rate(), self.place.seconds)
