@@ -181,19 +181,16 @@ def check(
     if settings.publish.curve is not None:
         security.server_keys(settings.publish.curve)
     engine = probe.engine(settings)
+    serves = f"{engine.identity} on {engine.backend}"
     if not as_json:
-        print(f"ok      engine {engine.identity} on {engine.backend}", flush=True)
+        print(f"ok      engine {serves}", flush=True)
     reports = []
     for report in probe.streams(settings, engine):
         reports.append(report)
         if not as_json:
             print(f"{'ok' if report.ok else 'FAILED':<7} {report.stream}: {report.detail}", flush=True)
     if as_json:
-        print(
-            json.dumps(
-                {"engine": f"{engine.identity} on {engine.backend}", "streams": [asdict(report) for report in reports]}
-            )
-        )
+        print(json.dumps({"engine": serves, "streams": [asdict(report) for report in reports]}))
     if not all(report.ok for report in reports):
         raise typer.Exit(1)
 

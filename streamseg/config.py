@@ -267,9 +267,8 @@ def validated(data: dict[str, Any], overrides: Iterable[str] = (), where: str = 
     """
     for override in overrides:
         _override(data, override)
-    data = {
-        key: value for key, value in data.items() if value is not None
-    }  # `publish:` with all its lines commented out
+    # A section that is there with nothing in it, such as `publish:` with its lines commented out, is as one left out.
+    data = {key: value for key, value in data.items() if value is not None}
     try:
         return Config.model_validate(data)
     except ValidationError as error:

@@ -19,6 +19,7 @@ FIRST_PICTURE_SECONDS = 10.0
 """A camera with one key frame every few seconds needs that long to show its first picture."""
 
 AT_ONCE = 64
+"""Cameras that are waited for; one more begins when one of them has answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,12 @@ def streams(config: Config, engine: Engine) -> Iterator[Report]:
     `engine` takes their pictures; yields in the configuration's order."""
     with ThreadPoolExecutor(min(AT_ONCE, len(config.streams))) as pool:
         for stream, (report, picture) in zip(config.streams, pool.map(_probe, config.streams), strict=True):
-            yield report if picture is None else _analysed(report, engine, engine.plan(stream.name, picture).tile)
+            yield report if picture is None else _analysed(report, engine, stream, picture)
 
 
-def _analysed(report: Report, engine: Engine, size: tuple[int, int]) -> Report:
+def _analysed(report: Report, engine: Engine, stream: StreamConfig, picture: Picture) -> Report:
     try:
-        engine.program(size)
+        engine.program(engine.plan(stream.name, picture).tile)
     except (EngineError, FrameError) as error:
         return replace(report, ok=False, reason="engine", detail=str(error))
     return report

@@ -42,16 +42,22 @@ def test_a_camera_of_a_size_that_the_engine_cannot_take_ends_no_other(
     cameras.write_text(
         "streams:\n"
         "  - {id: flat, source: 'synthetic://street?size=320x64&frames=5'}\n"
+        "  - {id: tiles, source: 'synthetic://street?size=320x96&frames=5', tiling: {columns: 2, rows: 2}}\n"
         "  - {id: good, source: 'synthetic://street?size=320x192&frames=5'}\n"
         f"engine: {{name: {tall_engine}}}\n"
         f"publish: {{bind: '{ANY_PORT}'}}\n"
     )
     checked = json.loads(streamseg_cli("check", cameras, "--json").stdout)["streams"]
-    assert [(s["stream"], s["reason"]) for s in checked] == [("flat", "engine"), ("good", "ok")]
+    assert [(s["stream"], s["reason"]) for s in checked] == [
+        ("flat", "engine"),
+        ("tiles", "engine"),
+        ("good", "ok"),
+    ]
     assert "cannot analyse pictures at 160x32" in checked[0]["detail"]
     done = streamseg_cli("run", cameras, "--json")
     assert done.code == 0, done
     assert done.stderr.count("cannot analyse pictures at 160x32") == 1
     streams = json.loads(done.stdout)["streams"]
     assert (streams["flat"]["published"], streams["flat"]["dropped"]) == (0, {"bad-frame": 5})
+    assert (streams["tiles"]["published"], streams["tiles"]["dropped"]) == (0, {"bad-frame": 5})
     assert streams["good"]["published"] == 5
