@@ -119,6 +119,17 @@ def test_a_pan_is_told_at_its_beginning_and_its_end(tmp_path: Path) -> None:
     assert 75 < last < 100
 
 
+@pytest.mark.parametrize("inwards", [True, False])
+def test_a_zoom_is_told_at_its_beginning_and_its_end(tmp_path: Path, inwards: bool) -> None:
+    wall = views.wall(3, 960, 540)
+    scales = [0.5] * 25 + list(np.geomspace(0.5, 1.0, 50)) + [1.0] * 25  # twice as near within 2 s
+    pictures = [views.zoomed(wall, scale) for scale in (scales if inwards else reversed(scales))]
+    (begins, first), (ends, last) = noticed(views.write(tmp_path / "zoom.mp4", pictures))
+    assert (begins, ends) == ("camera-moving", "camera-steady")
+    assert 25 < first < 45
+    assert 75 < last < 100
+
+
 @pytest.mark.parametrize("case", ["exposure", "lights", "passer-by", "noise"])
 def test_what_no_camera_movement_is_told_as_none(tmp_path: Path, case: str) -> None:
     wall, pictures = views.wall(1), []
@@ -138,4 +149,4 @@ def test_a_shift_that_leaves_nothing_to_compare_is_none() -> None:
     """Of a picture that is only some pixels high."""
     low = np.random.default_rng(1).integers(0, 255, (4, 60)).astype(np.uint8)
     for rows in range(4):
-        assert not scene._shifted(np.roll(low, rows, 0), low)
+        assert not scene._moved(np.roll(low, rows, 0), low)

@@ -29,6 +29,13 @@ def with_square(picture: U8, side: int, left: int, top: int = 150, step: int = 5
     return changed
 
 
+def zoomed(picture: U8, scale: float) -> U8:
+    """Half of `picture`'s width and height about its centre, at a scale of 0.5 all of it."""
+    height, width = picture.shape[0] // 2, picture.shape[1] // 2
+    about = np.array([[scale, 0, width / 2 - scale * width], [0, scale, height / 2 - scale * height]], np.float32)
+    return np.asarray(cv2.warpAffine(picture, about, (width, height), flags=cv2.INTER_LINEAR), np.uint8)
+
+
 def write(path: Path, pictures: Iterable[U8], *, noise: float = 7, crf: int = 28, fps: int = 25) -> Path:
     rng = np.random.default_rng(1)
     with av.open(str(path), "w") as box:
