@@ -149,6 +149,8 @@ class StreamConfig(Model):
     """Files at their own rate begin so much later: cameras are not in step."""
     stall_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
     """A live stream that sends nothing for this long is taken for lost and opened again."""
+    rotate: Literal["auto", 0, 90, 180, 270] = "auto"
+    """Degrees clockwise, for a camera that hangs sideways or upside down; auto: as a recording's rotation tag says."""
     motion: MotionConfig = MotionConfig()
     roi: Box | None = None
     """[x, y, width, height] in shares of the picture: nothing else of it is analysed, and all of the engine's

@@ -18,6 +18,7 @@ from streamseg.ingest.faults import translated
 from streamseg.ingest.nvdec import accelerator, on_gpu, picture_on_gpu, unusable
 from streamseg.ingest.pace import Pacer
 from streamseg.ingest.picture import AvPicture, Scaler
+from streamseg.ingest.upright import Upright
 from streamseg.motion import wide_enough
 from streamseg.source import Source
 from streamseg.synthetic import Street, StreetSpec
@@ -69,13 +70,14 @@ class AvCapture:
         threads: int,
         stall_s: float,
         stopping: Callable[[], bool],
+        upright: Upright,
         pacer: Pacer | None = None,
         gpu: int | None = None,
     ) -> None:
         """`pacer` gives a recording the times, and the decoder, of a camera. `gpu`: the one that decodes, as far as it
         knows the codec; its pictures stay there."""
         self._source, self._stall_s, self._stopping, self._pacer = source, stall_s, stopping, pacer
-        self._gpu = gpu
+        self._upright, self._gpu = upright, gpu
         self._camera_clock = camera_clock
         begin = time.monotonic()
         with translated(source, lambda: time.monotonic() - begin >= OPEN_TIMEOUT_S * 0.95):
@@ -165,18 +167,23 @@ class AvCapture:
         pts_ns = None
         if frame.pts is not None and frame.time_base:
             pts_ns = int(frame.pts * 1_000_000_000 * frame.time_base.numerator // frame.time_base.denominator)
-        usable = not frame.is_corrupt and wide_enough(frame.width, frame.height)  # damage may tell any size
-        picture = self._picture(frame) if usable else None
+        picture = None if frame.is_corrupt else self._picture(frame)
         captured_ns, clock = self._clock.captured(frame.pts, arrived_ns) if self.live else (arrived_ns, FILE)
         return Captured(picture, pts_ns, captured_ns, decode_us, clock)
 
-    def _picture(self, frame: av.VideoFrame) -> Picture:
-        if on_gpu(frame):
-            return picture_on_gpu(frame, self._for_rgb, self._for_planes)
-        if self._gpu is not None:
+    def _picture(self, frame: av.VideoFrame) -> Picture | None:
+        """None where nothing can be made of it."""
+        if self._gpu is not None and not on_gpu(frame):
             self._gpu = None  # FFmpeg has chosen, for all of the stream
             log.info("%s: the GPU does not decode %s; the CPU does", self._source.shown, self.details)
-        return AvPicture(frame, self._for_rgb, self._for_planes)
+        try:
+            frame = self._upright(frame)
+        except av.error.FFmpegError:
+            return None
+        if not wide_enough(frame.width, frame.height):  # damage may tell any size
+            return None
+        make = picture_on_gpu if on_gpu(frame) else AvPicture
+        return make(frame, self._for_rgb, self._for_planes)
 
     def _packets(self) -> Iterator[tuple[av.Packet | None, int]]:
         """Packets with their UTC arrival time; the last one, empty or None, has the decoder give what it holds back.
@@ -246,9 +253,9 @@ def _options(source: Source, transport: str) -> dict[str, str]:
 class StreetCapture:
     """The synthetic street as a camera would deliver it: YUV 4:2:0, at its own pace or as fast as it is read."""
 
-    def __init__(self, spec: StreetSpec, wait: Callable[[float], bool]) -> None:
+    def __init__(self, spec: StreetSpec, wait: Callable[[float], bool], upright: Upright) -> None:
         """`wait(seconds)` sleeps and returns True when the stream should stop."""
-        self._spec, self._wait = spec, wait
+        self._spec, self._wait, self._upright = spec, wait, upright
         self._street = Street(spec.seed, spec.width, spec.height, spec.fps)
         self._for_rgb, self._for_planes = Scaler(), Scaler()
         self.live = spec.pace == "realtime"
@@ -271,7 +278,7 @@ class StreetCapture:
             arrived_ns, started = time.time_ns(), time.perf_counter_ns()
             frame = av.VideoFrame.from_ndarray(self._street.picture(index), "rgb24").reformat(format="yuv420p")
             decode_us = (time.perf_counter_ns() - started) // 1000
-            picture = AvPicture(frame, self._for_rgb, self._for_planes)
+            picture = AvPicture(self._upright(frame), self._for_rgb, self._for_planes)
             yield Captured(
                 picture, round(index * 1e9 / self._spec.fps), arrived_ns, decode_us, "host" if self.live else FILE
             )

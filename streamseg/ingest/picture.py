@@ -69,7 +69,7 @@ class AvPicture:
         if frame.format.name not in ("yuv420p", "yuvj420p"):
             frame = self._for_planes(frame, format="yuv420p")
         full = frame.format.name == "yuvj420p" or frame.color_range == ColorRange.JPEG
-        y, u, v = (_plane(frame.planes[i]) for i in range(3))
+        y, u, v = (plane_of(frame.planes[i]) for i in range(3))
         return Planes(y, u, v, full_range=full)
 
     @property
@@ -81,7 +81,7 @@ class AvPicture:
 
     def _luma(self) -> U8:
         if self._frame.format.name in _LUMA_FIRST:
-            return _plane(self._frame.planes[0])
+            return plane_of(self._frame.planes[0])
         return self.planes().y
 
     def _matrix(self) -> Colorspace | None:
@@ -91,7 +91,8 @@ class AvPicture:
         return None
 
 
-def _plane(plane: Any) -> U8:
+def plane_of(plane: Any) -> U8:
+    """A view of its pixels u8 [height, width], without the padding of its rows."""
     rows = np.frombuffer(plane, np.uint8, plane.height * plane.line_size)
     view: U8 = rows.reshape(plane.height, plane.line_size)[:, : plane.width]
     return view

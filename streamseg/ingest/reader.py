@@ -15,6 +15,7 @@ from streamseg.errors import SourceError
 from streamseg.ingest.capture import AvCapture, Capture, Captured, StreetCapture
 from streamseg.ingest.pace import Pacer
 from streamseg.ingest.scene import News, SceneWatch
+from streamseg.ingest.upright import Upright
 from streamseg.metrics import StreamMetrics
 from streamseg.source import Source
 from streamseg.types import U8, Frame, Picture, StreamState
@@ -29,7 +30,8 @@ class ReadOptions:
     """`fps` limits the analysis rate (0: every frame); `decode_threads` 0 chooses; `pace` plays a file at its own rate
     from `start_s` on, instead of as fast as it is analysed; `camera_clock` takes RTCP's time for `captured_ns`, where
     there is one; `give_up_unopened` fails where the very first opening fails; `skip_still` lets frames on which nothing
-    moved go without inference (None: of live streams only)."""
+    moved go without inference (None: of live streams only); `rotate` turns pictures clockwise by so many degrees (None:
+    as their tag says)."""
 
     fps: float = 0.0
     transport: str = "tcp"
@@ -41,6 +43,7 @@ class ReadOptions:
     backoff_s: tuple[float, float] = (0.5, 30.0)
     give_up_unopened: bool = False
     skip_still: bool | None = None
+    rotate: int | None = None
     gpu: int | None = None
     """Decodes, as far as it can, and keeps the pictures (NVDEC)."""
 
@@ -56,6 +59,7 @@ def read_options(stream: StreamConfig, *, give_up_unopened: bool = False) -> Rea
         stall_s=stream.stall_s,
         give_up_unopened=give_up_unopened,
         skip_still=None if stream.motion.skip == "auto" else stream.motion.skip,
+        rotate=None if stream.rotate == "auto" else stream.rotate,
     )
 
 
@@ -223,7 +227,7 @@ def open_capture(source: Source, options: ReadOptions, stop: threading.Event) ->
     """Opens a source; reading from it ends soon after `stop` is set. Raises SourceError."""
     if source.street is not None:
         street = replace(source.street, pace="realtime") if options.pace else source.street
-        return StreetCapture(street, stop.wait)
+        return StreetCapture(street, stop.wait, Upright(options.rotate))
     return AvCapture(
         source,
         transport=options.transport,
@@ -231,6 +235,7 @@ def open_capture(source: Source, options: ReadOptions, stop: threading.Event) ->
         threads=options.decode_threads,
         stall_s=options.stall_s,
         stopping=stop.is_set,
+        upright=Upright(options.rotate),
         pacer=Pacer(stop.wait, options.start_s) if options.pace else None,
         gpu=options.gpu,
     )
