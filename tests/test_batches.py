@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import inspect
+import weakref
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -170,6 +173,30 @@ def test_half_precision_changes_few_labels(precision: Precision, bound: float) -
         pictures = [street(8 * i), street(8 * i + 40)]
         a, b = (p.run(pictures, s, [0.2] * 2) for p, s in zip((exact, half), states, strict=True))
         assert np.mean([x() == y() for x, y in zip(a, b, strict=True)]) >= bound
+
+
+class CapturingDevice(CpuDevice):
+    """As a CUDA graph does: does again what the function did, on the same memory, and holds nothing of it."""
+
+    read: dict[str, weakref.ref[object]]
+    """What the latest function reads."""
+
+    def graph(self, function: Callable[[], None]) -> Callable[[], None]:
+        reads = inspect.getclosurevars(function).nonlocals
+        self.read = {name: weakref.ref(reads[name]) for name in ("state", "bound")}
+        function()
+        return lambda: None
+
+
+def test_what_a_graph_reads_lives_as_long_as_the_program() -> None:
+    model = program.build(tiny_engine.network(), ProgramSpec((0, 0, 0), (1, 1, 1), "average", 1.0))
+    device = CapturingDevice()
+    batched = torch_program(model, CompileOptions(WIDTH, HEIGHT, "fp32", 1, 1), device)
+    gc.collect()
+    assert all(each() is not None for each in device.read.values())
+    del batched
+    gc.collect()
+    assert all(each() is None for each in device.read.values())
 
 
 def test_a_network_of_one_picture_at_a_time_is_given_one(tmp_path: Path) -> None:

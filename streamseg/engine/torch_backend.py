@@ -103,6 +103,8 @@ class _Bucket:
             self.places.fill_(pool.nowhere)
             state = torch.zeros((size, *(shape.state or ())), device=here)
         bound = core.bind(self.frames, state, None if pool is None else self.elapsed_s)
+        # What a captured graph reads and does not hold: the states as they are taken, constants, a plan's context.
+        self._read = state, bound
         if (answered := tuple(bound()[0].shape)) != (size, *shape.scores):
             raise EngineError(f"a batch of {size} is answered with scores of {answered}, not {(size, *shape.scores)}")
 
