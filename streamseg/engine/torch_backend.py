@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from streamseg.engine.backends import CompileOptions
 from streamseg.engine.half import in_half
 from streamseg.engine.program import scores_shape, state_shape, up_to_scores
-from streamseg.engine.torch_device import CAPTURE, CpuDevice, CudaDevice, Device, Download
+from streamseg.engine.torch_device import CAPTURE, CpuDevice, CudaDevice, Device, Download, no_cuda, tried_out
 from streamseg.engine.torch_intake import Picture, fill
 from streamseg.engine.torch_walk import Bound, Walk
 from streamseg.errors import BackendUnavailable, EngineError
@@ -206,9 +206,8 @@ class BatchedProgram:
         for batch in self._flying:
             batch.wait()
         given = self._shape, self._core, self._pool, self._make, self._device
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
         buckets: list[_Bucket] = []
-        with CAPTURE, torch.inference_mode(), self._device.work(), exact:
+        with CAPTURE, torch.inference_mode(), self._device.work(), tried_out():
             for size in sizes_up_to(self.max_batch):
                 try:
                     buckets.append(_Bucket(size, *given))
@@ -294,8 +293,8 @@ def cuda_program(model: onnx.ModelProto, options: CompileOptions) -> BatchedProg
     """On a GPU: the network in fp16 unless told otherwise, channels last, smoothing in fp32. Raises EngineError.
 
     Written against torch's documentation; not run on a GPU yet."""
-    if not torch.cuda.is_available():
-        raise BackendUnavailable("backend 'torch-cuda' needs an NVIDIA GPU and a torch that is built for CUDA")
+    if why := no_cuda():
+        raise BackendUnavailable(f"backend 'torch-cuda' needs an NVIDIA GPU: {why}")
     precision = "fp16" if options.precision == "auto" else options.precision
     try:
         return _walked(model, options, CudaDevice(options.gpu), precision, options.max_batch)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
+from streamseg.engine import machine
 from streamseg.errors import EngineError
 
 log = logging.getLogger("streamseg")
@@ -30,10 +31,25 @@ _DEVICES: weakref.WeakSet[CudaDevice] = weakref.WeakSet()
 
 
 def no_cuda() -> str:
-    """Why torch cannot use a GPU that the driver has told of; "" where it can."""
+    """Why torch cannot use a GPU that the driver has told of; "" where it can. To be asked before torch is told to do
+    anything there: the GPUs are given the flags that FFmpeg insists on, which must not come after torch's context."""
+    machine.gpu_names()
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     return "" if torch.cuda.is_available() else f"torch {torch.__version__} finds no GPU; is the driver too old for it?"
+
+
+@contextmanager
+def tried_out() -> Iterator[None]:
+    """cuDNN tries its kernels out and takes the fastest; fp32 is fp32 to it, not TF32. (Not by its `flags`, which warn
+    of themselves in some versions of torch.)"""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.conv.fp32_precision
+    cudnn.benchmark, cudnn.conv.fp32_precision = True, "ieee"
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.conv.fp32_precision = before
 
 
 class Download(Protocol):
