@@ -275,6 +275,26 @@ def labels_of(scores: torch.Tensor, labels: torch.Tensor) -> None:
     labels.copy_(full.argmax(1))
 
 
+def labels_for(where: torch.device) -> Labels:
+    """`labels_of`, or on a GPU the kernel that does the same, once it has: Triton may want a C compiler."""
+    if where.type != "cuda":
+        return labels_of
+    try:
+        from streamseg.nvidia.labelling import labels_of as at_once
+
+        scores = torch.rand((2, 5, 9, 15), device=where)
+        one, other = (torch.zeros((2, 72, 120), dtype=torch.uint8, device=where) for _ in range(2))
+        at_once(scores, one)
+        labels_of(scores, other)
+        if (one == other).float().mean() > 0.999:  # all, but for rounding
+            return at_once
+        why = "its kernel gives other labels"
+    except Exception as error:  # of Triton, the driver or the file system: torch does without
+        why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    log.info("labels are made in several steps, without Triton: %s", why)
+    return labels_of
+
+
 def shape_of(model: onnx.ModelProto, options: CompileOptions) -> _Shape:
     size = options.width, options.height
     return _Shape(*size, scores_shape(model, *size), state_shape(model, *size))
@@ -313,4 +333,4 @@ def _walked(
     half = halves[precision]
     graph = up_to_scores(model if half is None else in_half(model))
     walk = Walk(graph, device.where, half or torch.float16)
-    return BatchedProgram(shape_of(model, options), walk, device, batch, labels_of)
+    return BatchedProgram(shape_of(model, options), walk, device, batch, labels_for(device.where))
