@@ -6,6 +6,7 @@ import gc
 import inspect
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -16,12 +17,12 @@ import tiny_engine
 import torch
 from tiny_engine import COLOURS, NAMES, STRIDE
 
-from streamseg.engine import program
+from streamseg.engine import program, torch_intake
 from streamseg.engine.backends import CompileOptions, Precision
 from streamseg.engine.bundle import find
 from streamseg.engine.program import ProgramSpec
 from streamseg.engine.torch_backend import FIRST_STREAMS, BatchedProgram, sizes_up_to, torch_program
-from streamseg.engine.torch_device import CpuDevice
+from streamseg.engine.torch_device import HANDS, CpuDevice
 from streamseg.synthetic import Street
 from streamseg.types import U8
 
@@ -163,6 +164,16 @@ def test_frames_may_be_tensors_on_the_device_already() -> None:
     frames = [torch.from_numpy(plain("white")), torch.from_numpy(plain("square"))]
     states = [batched.new_state(), batched.new_state()]
     assert names_of(batched.run(frames, states, [-1.0] * 2)) == ["white", "square"]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_several_hands_stack_what_one_does(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [street(4 * index) for index in range(count)]
+    out = np.zeros((count, *pictures[0].shape), np.uint8)
+    monkeypatch.setattr(torch_intake, "LARGE_BYTES", 1)
+    with ThreadPoolExecutor(HANDS) as hands:
+        torch_intake.stack(pictures, out, hands)
+    assert np.array_equal(out, np.stack(pictures))
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("fp16", 0.999), ("bf16", 0.98)])

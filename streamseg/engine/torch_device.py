@@ -10,6 +10,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,8 @@ from streamseg.errors import EngineError
 log = logging.getLogger("streamseg")
 WARM_UPS = 3
 """Runs before a capture: libraries choose their kernels and allocate then, which a capture must not see."""
+HANDS = 4
+"""Threads that fill pinned memory together."""
 CAPTURE = threading.RLock()
 """Held while graphs are warmed up and captured. torch allows one capture at a time in a process (a program may be
 captured while another one serves), and cuDNN's flags, under which that happens, are the process's."""
@@ -59,9 +62,11 @@ class Download(Protocol):
 
 
 class Device(Protocol):
-    """`where` tensors live. Work is queued in order; only `Download.wait` waits for it."""
+    """`where` tensors live. Work is queued in order; only `Download.wait` waits for it. `hands` fill what `staging`
+    gives, where that is worth their while."""
 
     where: torch.device
+    hands: Executor | None
 
     def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Host memory that `upload` can take from without a copy in between."""
@@ -98,6 +103,7 @@ class _There:
 
 class CpuDevice:
     where = torch.device("cpu")
+    hands: Executor | None = None
 
     def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype)
@@ -142,6 +148,7 @@ class CudaDevice:
         self.where = torch.device("cuda", index)
         self.streams = self._up, self._work, self._down = self._fresh()
         self._lent: list[torch.Tensor] = []
+        self.hands: Executor | None = ThreadPoolExecutor(HANDS, "streamseg-staging")  # started when first used
         _DEVICES.add(self)
         self._pool = torch.cuda.graph_pool_handle()  # graphs of one program never run at once: they share memory
 
