@@ -306,10 +306,12 @@ def torch_program(model: onnx.ModelProto, options: CompileOptions, device: Devic
     torch.set_num_threads(options.threads)
     batch = 1 if device is None else options.max_batch
     precision = "fp32" if options.precision == "auto" else options.precision
-    return _walked(model, options, device or CpuDevice(), precision, batch)
+    return walked(model, options, device or CpuDevice(), precision, batch)
 
 
-def cuda_program(model: onnx.ModelProto, options: CompileOptions) -> BatchedProgram:
+def cuda_program(
+    model: onnx.ModelProto, options: CompileOptions, core: Callable[[Walk], Core] = lambda walk: walk
+) -> BatchedProgram:
     """On a GPU: the network in fp16 unless told otherwise, channels last, smoothing in fp32. Raises EngineError.
 
     Written against torch's documentation; not run on a GPU yet."""
@@ -317,20 +319,26 @@ def cuda_program(model: onnx.ModelProto, options: CompileOptions) -> BatchedProg
         raise BackendUnavailable(f"backend 'torch-cuda' needs an NVIDIA GPU: {why}")
     precision = "fp16" if options.precision == "auto" else options.precision
     try:
-        return _walked(model, options, CudaDevice(options.gpu), precision, options.max_batch)
+        return walked(model, options, CudaDevice(options.gpu), precision, options.max_batch, core)
     except RuntimeError as error:  # out of memory, a driver that is too old
         if isinstance(error, EngineError):
             raise
         raise EngineError(f"torch-cuda cannot take the program: {str(error).splitlines()[0]}") from error
 
 
-def _walked(
-    model: onnx.ModelProto, options: CompileOptions, device: Device, precision: str, batch: int
+def walked(
+    model: onnx.ModelProto,
+    options: CompileOptions,
+    device: Device,
+    precision: str,
+    batch: int,
+    core: Callable[[Walk], Core] = lambda walk: walk,
 ) -> BatchedProgram:
+    """`core` makes of a walk what computes it."""
     halves = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
     if precision not in halves:
         raise EngineError(f"the torch backends compute in {', '.join(halves)}, not in {precision}")
     half = halves[precision]
     graph = up_to_scores(model if half is None else in_half(model))
     walk = Walk(graph, device.where, half or torch.float16)
-    return BatchedProgram(shape_of(model, options), walk, device, batch, labels_for(device.where))
+    return BatchedProgram(shape_of(model, options), core(walk), device, batch, labels_for(device.where))
