@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny_engine
+import torch
 from planning import plain
 from tiny_engine import NAMES
 
 from streamseg.engine import program, torch_inductor
 from streamseg.engine.backends import CompileOptions
 from streamseg.engine.program import ProgramSpec
-from streamseg.engine.torch_backend import BatchedProgram, Core, walked
+from streamseg.engine.torch_backend import FIRST_STREAMS, BatchedProgram, Core, walked
 from streamseg.engine.torch_device import CpuDevice
 from streamseg.engine.torch_inductor import Fused, faster
 from streamseg.engine.torch_walk import Walk
@@ -90,6 +91,21 @@ def test_what_fails_or_errs_is_not_used(faulty: str, caplog: pytest.LogCaptureFi
     assert f"inductor is not used: {faulty}" in caplog.text
     (make_labels,) = serving.run([plain("square")], [serving.new_state()], [-1.0])
     assert NAMES[np.unique(make_labels())[0]] == "square"
+
+
+def test_a_pool_that_grows_has_nothing_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[int] = []
+
+    def noted(self: Fused, given: Sequence[torch.Tensor]) -> Any:
+        compiled.append(len(given[0]))
+        return self._walk.settled(*given)
+
+    monkeypatch.setattr(Fused, "_compile", noted)
+    serving = maker("average")(Fused)
+    states = [serving.new_state() for _ in range(FIRST_STREAMS + 1)]
+    (make_labels,) = serving.run([plain("square")], states[-1:], [-1.0])
+    assert NAMES[np.unique(make_labels())[0]] == "square"
+    assert compiled == [1, 2]
 
 
 def test_milliseconds_are_those_of_a_batch() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import onnx
 import torch
@@ -28,27 +28,35 @@ Make = Callable[[Callable[[Walk], Core]], BatchedProgram]
 
 
 class Fused:
-    """A `Core`: what a walk does, compiled anew for each batch size."""
+    """A `Core`: what a walk does, compiled for each batch size, and only once: a pool that grows binds again."""
 
     def __init__(self, walk: Walk) -> None:
         self._walk = walk
+        self._compiled: dict[int, Callable[..., Answer]] = {}
 
     def bind(
         self, frames: torch.Tensor, state: torch.Tensor | None = None, elapsed_s: torch.Tensor | None = None
     ) -> Bound:
         given = [each for each in (frames, state, elapsed_s) if each is not None]
-        # Inference tensors cannot be traced; and torch's compiler warns of what torch's other parts use.
-        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            alike = [torch.zeros(each.shape, dtype=each.dtype, device=each.device) for each in given]
-            graph = make_fx(self._walk.settled(*alike))(*alike)
-            call = torch._inductor.compile(graph, alike, {"compile_threads": 1})  # else it leaves processes behind
+        if len(frames) not in self._compiled:
+            self._compiled[len(frames)] = self._compile(given)
+        call = self._compiled[len(frames)]
 
         def bound() -> Answer:
             scores, after = call(*given)
             return scores, after
 
         return bound
+
+    def _compile(self, given: Sequence[torch.Tensor]) -> Callable[..., Answer]:
+        # Inference tensors cannot be traced; and torch's compiler warns of what torch's other parts use.
+        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            alike = [torch.zeros(each.shape, dtype=each.dtype, device=each.device) for each in given]
+            graph = make_fx(self._walk.settled(*alike))(*alike)
+            # in this process: else it would leave others behind
+            compiled: Callable[..., Answer] = torch._inductor.compile(graph, alike, {"compile_threads": 1})
+        return compiled
 
 
 def inductor_program(model: onnx.ModelProto, options: CompileOptions) -> BatchedProgram:
