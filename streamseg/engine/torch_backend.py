@@ -238,13 +238,9 @@ class BatchedProgram:
         bucket = next(b for b in self._buckets if b.size >= count)
         with torch.inference_mode():
             fill(bucket.frames[:count], frames, self._device)
-            times = [-1.0 if state.fresh else e for state, e in zip(states, elapsed_s, strict=True)]
-            ages = self._sent(times, bucket.size, -1.0, torch.float32)
-            nowhere = 0 if self._pool is None else self._pool.nowhere
-            places = self._sent([state.slot for state in states], bucket.size, nowhere, torch.int64)
+            if self._pool is not None:
+                self._tell(bucket, states, elapsed_s, self._pool.nowhere)
             with self._device.work():
-                bucket.elapsed_s.copy_(ages)
-                bucket.places.copy_(places)
                 bucket.run()
                 result = (bucket.labels if what == "labels" else bucket.scores)[:count].clone()
             download = self._device.download(result)
@@ -254,10 +250,17 @@ class BatchedProgram:
         self._held.append(frames)
         return download
 
-    def _sent(self, values: Sequence[float], size: int, rest: float, dtype: torch.dtype) -> torch.Tensor:
-        staged = self._device.staging((size,), dtype)
-        staged.copy_(torch.tensor([*values, *[rest] * (size - len(values))], dtype=dtype))
-        return self._device.upload(staged)
+    def _tell(self, bucket: _Bucket, states: Sequence[TorchState], elapsed_s: Sequence[float], nowhere: int) -> None:
+        """Where the streams' states are and how old, in one upload: fp32 has whole numbers to beyond 16 million."""
+        padding = bucket.size - len(states)
+        places = [*(state.slot for state in states), *[nowhere] * padding]
+        ages = [-1.0 if state.fresh else elapsed for state, elapsed in zip(states, elapsed_s, strict=True)]
+        staged = self._device.staging((2, bucket.size), torch.float32)
+        staged.copy_(torch.tensor([places, [*ages, *[-1.0] * padding]], dtype=torch.float32))
+        told = self._device.upload(staged)
+        with self._device.work():
+            bucket.places.copy_(told[0])
+            bucket.elapsed_s.copy_(told[1])
 
 
 def _parts(batch: Download, count: int) -> list[MakeLabels]:
