@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -184,6 +185,19 @@ def test_half_precision_changes_few_labels(precision: Precision, bound: float) -
         pictures = [street(8 * i), street(8 * i + 40)]
         a, b = (p.run(pictures, s, [0.2] * 2) for p, s in zip((exact, half), states, strict=True))
         assert np.mean([x() == y() for x, y in zip(a, b, strict=True)]) >= bound
+
+
+class WarningDevice(CpuDevice):
+    def graph(self, function: Callable[[], None]) -> Callable[[], None]:
+        warnings.warn("Plan failed with a cudnnException", stacklevel=1)
+        return function
+
+
+def test_what_cudnn_tried_in_vain_is_no_news() -> None:
+    """Its warnings are errors here, as every one is in these tests."""
+    model = program.build(tiny_engine.network(), ProgramSpec((0, 0, 0), (1, 1, 1), "off", 0.0))
+    batched = torch_program(model, CompileOptions(WIDTH, HEIGHT, "fp32", 1, 1), WarningDevice())
+    assert names_of(batched.run([plain("white")], [batched.new_state()], [-1.0])) == ["white"]
 
 
 class CapturingDevice(CpuDevice):

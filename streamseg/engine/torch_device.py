@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -44,15 +45,17 @@ def no_cuda() -> str:
 
 @contextmanager
 def tried_out() -> Iterator[None]:
-    """cuDNN tries its kernels out and takes the fastest; fp32 is fp32 to it, not TF32. (Not by its `flags`, which warn
-    of themselves in some versions of torch.)"""
+    """cuDNN tries its kernels out and takes the fastest; fp32 is fp32 to it, not TF32. What torch warns of meanwhile is
+    of kernels that were tried and cannot be used, and of what torch itself is made of: it is passed over."""
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.conv.fp32_precision
-    cudnn.benchmark, cudnn.conv.fp32_precision = True, "ieee"
-    try:
-        yield
-    finally:
-        cudnn.benchmark, cudnn.conv.fp32_precision = before
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cudnn.benchmark, cudnn.conv.fp32_precision = True, "ieee"
+        try:
+            yield
+        finally:
+            cudnn.benchmark, cudnn.conv.fp32_precision = before
 
 
 class Download(Protocol):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections.abc import Callable, Sequence
 
 import onnx
@@ -49,9 +48,7 @@ class Fused:
         return bound
 
     def _compile(self, given: Sequence[torch.Tensor]) -> Callable[..., Answer]:
-        # Inference tensors cannot be traced; and torch's compiler warns of what torch's other parts use.
-        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.inference_mode(False), torch.no_grad():  # inference tensors cannot be traced
             alike = [torch.zeros(each.shape, dtype=each.dtype, device=each.device) for each in given]
             graph = make_fx(self._walk.settled(*alike))(*alike)
             # in this process: else it would leave others behind
