@@ -24,7 +24,7 @@ from tiny_engine import NAMES
 
 from streamseg.config import validated
 from streamseg.engine import program
-from streamseg.engine.backends import BACKENDS, CompileOptions, Precision, Program
+from streamseg.engine.backends import BACKENDS, CompileOptions, Precision, Program, choose
 from streamseg.engine.bundle import find
 from streamseg.engine.engine import spec_of
 from streamseg.engine.plans import Plans
@@ -201,7 +201,7 @@ def run_with_a_change(file: Path, engine: Path, held: Held) -> tuple[list[str], 
     return serving, outcome.streams
 
 
-@pytest.mark.parametrize("before", ["openvino", "torch-cuda"])
+@pytest.mark.parametrize("before", [choose("auto", device="cpu")[0], "torch-cuda"])
 def test_torch_cuda_takes_over_under_load(
     before: str, clip: Clips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
