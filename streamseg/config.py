@@ -70,7 +70,7 @@ class PublishConfig(Model):
 class EngineConfig(Model):
     name: str = "street-edge"
     """An engine's name, or the folder of its bundle."""
-    backend: Literal["auto", "openvino", "onnxruntime", "torch", "torch-cuda", "tensorrt"] = "auto"
+    backend: Literal["auto", "openvino", "onnxruntime", "torch", "torch-cuda", "torch-inductor", "tensorrt"] = "auto"
     """auto: on an NVIDIA GPU torch-cuda at once, and TensorRT from when its plan is built; else the CPU's OpenVINO."""
     device: str = "auto"
     """auto: all GPUs, the streams spread over them, or the CPU where there is none; cuda:N: that GPU."""

@@ -194,7 +194,10 @@ def bench_engine(
         list[str] | None, typer.Argument(help="Engines' names or folders [default: street-edge].")
     ] = None,
     backend: Annotated[
-        str, typer.Option(metavar="NAME,…", help="auto, openvino, onnxruntime, torch, torch-cuda, tensorrt.")
+        str,
+        typer.Option(
+            metavar="NAME,…", help="auto, openvino, onnxruntime, torch, torch-cuda, torch-inductor, tensorrt."
+        ),
     ] = "auto",
     precision: Annotated[str, typer.Option(metavar="NAME,…", help="auto, fp32, bf16, fp16, int8.")] = "auto",
     threads: Annotated[str, typer.Option(metavar="N,…", help="Inference threads.")] = "1",

@@ -24,6 +24,8 @@ from clips import Clips
 from daemon import ANY_PORT
 from processes import Running, StreamsegCli
 
+from streamseg.engine.machine import gpu_names
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 REQUIRED = set(filter(None, os.environ.get("STREAMSEG_REQUIRE", "").split(",")))
 
@@ -119,6 +121,7 @@ def has_libzmq() -> str | None:
 
 
 def has_gpu() -> str | None:
+    gpu_names()  # before any test has torch make its context: FFmpeg insists on the flags that this sets
     if not shutil.which("nvidia-smi"):
         return "no NVIDIA GPU (no nvidia-smi)"
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)

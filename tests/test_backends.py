@@ -52,12 +52,15 @@ def test_auto_is_the_best_that_there_is(
 
 def test_a_backend_that_is_asked_for_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "openvino", "torch", "tensorrt", gpus=1)
-    for name in ("openvino", "torch", "torch-cuda", "tensorrt"):
+    for name in ("openvino", "torch", "torch-cuda", "torch-inductor", "tensorrt"):
         assert [(rung.name, rung.slow) for rung in ladder(name)] == [(name, None)]
         assert choose(name)[0] == name
 
 
-@pytest.mark.parametrize(("name", "extra"), [("torch-cuda", "torch"), ("tensorrt", "tensorrt"), ("torch", "torch")])
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("torch-cuda", "torch"), ("torch-inductor", "torch"), ("tensorrt", "tensorrt"), ("torch", "torch")],
+)
 def test_what_is_missing_is_said_with_what_to_install(name: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "openvino")
     with pytest.raises(BackendUnavailable, match=rf"pip install 'streamseg\[{extra}\]'"):
@@ -65,8 +68,9 @@ def test_what_is_missing_is_said_with_what_to_install(name: str, extra: str, mon
 
 
 @pytest.mark.skipif(machine.gpus() > 0, reason="there is a GPU")
-def test_torch_cuda_without_a_gpu_says_so() -> None:
-    engine = Engine(find("street-edge"), backend="torch-cuda")
+@pytest.mark.parametrize("backend", ["torch-cuda", "torch-inductor"])
+def test_torch_without_a_gpu_says_so(backend: str) -> None:
+    engine = Engine(find("street-edge"), backend=backend)
     with pytest.raises(BackendUnavailable, match="needs an NVIDIA GPU"):
         engine.prepare()
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import gc
+import inspect
+import warnings
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -13,12 +18,12 @@ import tiny_engine
 import torch
 from tiny_engine import COLOURS, NAMES, STRIDE
 
-from streamseg.engine import program
+from streamseg.engine import program, torch_intake
 from streamseg.engine.backends import CompileOptions, Precision
 from streamseg.engine.bundle import find
 from streamseg.engine.program import ProgramSpec
 from streamseg.engine.torch_backend import FIRST_STREAMS, BatchedProgram, sizes_up_to, torch_program
-from streamseg.engine.torch_device import CpuDevice
+from streamseg.engine.torch_device import HANDS, CpuDevice
 from streamseg.synthetic import Street
 from streamseg.types import U8
 
@@ -162,6 +167,16 @@ def test_frames_may_be_tensors_on_the_device_already() -> None:
     assert names_of(batched.run(frames, states, [-1.0] * 2)) == ["white", "square"]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_several_hands_stack_what_one_does(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [street(4 * index) for index in range(count)]
+    out = np.zeros((count, *pictures[0].shape), np.uint8)
+    monkeypatch.setattr(torch_intake, "LARGE_BYTES", 1)
+    with ThreadPoolExecutor(HANDS) as hands:
+        torch_intake.stack(pictures, out, hands)
+    assert np.array_equal(out, np.stack(pictures))
+
+
 @pytest.mark.parametrize(("precision", "bound"), [("fp16", 0.999), ("bf16", 0.98)])
 def test_half_precision_changes_few_labels(precision: Precision, bound: float) -> None:
     exact, half = street_program(2), street_program(2, precision)
@@ -170,6 +185,43 @@ def test_half_precision_changes_few_labels(precision: Precision, bound: float) -
         pictures = [street(8 * i), street(8 * i + 40)]
         a, b = (p.run(pictures, s, [0.2] * 2) for p, s in zip((exact, half), states, strict=True))
         assert np.mean([x() == y() for x, y in zip(a, b, strict=True)]) >= bound
+
+
+class WarningDevice(CpuDevice):
+    def graph(self, function: Callable[[], None]) -> Callable[[], None]:
+        warnings.warn("Plan failed with a cudnnException", stacklevel=1)
+        return function
+
+
+def test_what_cudnn_tried_in_vain_is_no_news() -> None:
+    """Its warnings are errors here, as every one is in these tests."""
+    model = program.build(tiny_engine.network(), ProgramSpec((0, 0, 0), (1, 1, 1), "off", 0.0))
+    batched = torch_program(model, CompileOptions(WIDTH, HEIGHT, "fp32", 1, 1), WarningDevice())
+    assert names_of(batched.run([plain("white")], [batched.new_state()], [-1.0])) == ["white"]
+
+
+class CapturingDevice(CpuDevice):
+    """As a CUDA graph does: does again what the function did, on the same memory, and holds nothing of it."""
+
+    read: dict[str, weakref.ref[object]]
+    """What the latest function reads."""
+
+    def graph(self, function: Callable[[], None]) -> Callable[[], None]:
+        reads = inspect.getclosurevars(function).nonlocals
+        self.read = {name: weakref.ref(reads[name]) for name in ("state", "bound")}
+        function()
+        return lambda: None
+
+
+def test_what_a_graph_reads_lives_as_long_as_the_program() -> None:
+    model = program.build(tiny_engine.network(), ProgramSpec((0, 0, 0), (1, 1, 1), "average", 1.0))
+    device = CapturingDevice()
+    batched = torch_program(model, CompileOptions(WIDTH, HEIGHT, "fp32", 1, 1), device)
+    gc.collect()
+    assert all(each() is not None for each in device.read.values())
+    del batched
+    gc.collect()
+    assert all(each() is None for each in device.read.values())
 
 
 def test_a_network_of_one_picture_at_a_time_is_given_one(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_batches_are_told_apart_and_a_backend_that_takes_none_says_so(
     assert {"p50_ms", "p95_ms", "p99_ms", "frames_s"} <= set(report["results"][0])
     ((combination, why),) = report["failed"].items()
     assert "batches of 8" in combination
-    assert "openvino takes one picture at a time; batches are for tensorrt and torch-cuda" in why
+    assert "openvino takes one picture at a time; batches are for tensorrt, torch-cuda, torch-inductor" in why
     assert report["machine"]["versions"]["openvino"]
     none = streamseg_cli("bench", "engine", tiny_engine, *options, "--batch", "8")
     assert (none.code, "one picture at a time" in none.stderr) == (1, True)

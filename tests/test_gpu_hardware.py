@@ -109,7 +109,7 @@ def test_labels_of_frames_that_never_left_the_gpu_are_those_of_the_cpu(tmp_path:
             recorder.write(street.picture(10 * index), index * 40_000_000)
     common = {"precision": "fp32", "size": SIZE, "smoothing": "off"}
     on_gpu = Engine(find("street-edge"), backend="torch-cuda", max_batch=8, **common)  # type: ignore[arg-type]
-    on_cpu = Engine(find("street-edge"), backend="openvino", **common)  # type: ignore[arg-type]
+    on_cpu = Engine(find("street-edge"), device="cpu", **common)  # type: ignore[arg-type]
     mine = analysed(on_gpu, frames_of(path, GPU), 8)
     for got, wanted in zip(mine, analysed(on_cpu, frames_of(path, None), 1), strict=True):
         assert np.mean(got.labels == wanted.labels) > 0.985

@@ -180,20 +180,25 @@ COMPILES = """
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from streamseg.nvidia.kernels import nv12_to_rgb
-types = ["*i64", "*fp32", "*u8", "i32", "i32", "constexpr", "constexpr"]
-signature = dict(zip(nv12_to_rgb.arg_names, types, strict=True))
-source = ASTSource(fn=nv12_to_rgb, signature=signature, constexprs={"ROWS": 4, "COLUMNS": 64})
-made = compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32), options={"enable_fp_fusion": True})
+from streamseg.nvidia import kernels
+types, fixed = {
+    "nv12_to_rgb": (["*i64", "*fp32", "*u8", "i32", "i32"], {"ROWS": 4, "COLUMNS": 64}),
+    "scores_to_labels": (["*fp32", "*u8", *["i32"] * 5], {"COLUMNS": 256}),
+}[sys.argv[1]]
+kernel = getattr(kernels, sys.argv[1])
+signature = dict(zip(kernel.arg_names, [*types, *["constexpr"] * len(fixed)], strict=True))
+source = ASTSource(fn=kernel, signature=signature, constexprs=fixed)
+made = compile(source, target=GPUTarget("cuda", int(sys.argv[2]), 32), options={"enable_fp_fusion": True})
 print(len(made.asm["cubin"]))
 """
 
 
+@pytest.mark.parametrize("kernel", ["nv12_to_rgb", "scores_to_labels"])
 @pytest.mark.parametrize("generation", [80, 90, 120], ids=["A100", "H200", "Blackwell"])
-def test_the_kernel_compiles_to_machine_code_of_real_gpus(generation: int, tmp_path: Path) -> None:
+def test_kernels_compile_to_machine_code_of_real_gpus(kernel: str, generation: int, tmp_path: Path) -> None:
     """By Triton's own compiler and the ptxas that it carries; neither needs a GPU."""
     environment = {"TRITON_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-    command = [sys.executable, "-c", COMPILES, str(generation)]
+    command = [sys.executable, "-c", COMPILES, kernel, str(generation)]
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=root, env=environment)
     assert done.returncode == 0, done.stderr

@@ -105,7 +105,7 @@ def _compared(
     lanes = {mode: Lane(engine.program(size), batch) for mode, engine in engines.items()}
     if (largest := lanes[modes[0]].program.max_batch) < batch:
         few = "one picture at a time" if largest == 1 else f"{largest} pictures at a time at most"
-        raise EngineError(f"{engines[modes[0]].backend} takes {few}; batches are for {' and '.join(ON_GPU)}")
+        raise EngineError(f"{engines[modes[0]].backend} takes {few}; batches are for {', '.join(ON_GPU)}")
     for lane in lanes.values():
         lane.run(pictures, PICTURES, warm=True)
     for _ in range(0, plan.runs, BLOCK):

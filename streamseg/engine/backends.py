@@ -125,6 +125,12 @@ def _cuda(model: onnx.ModelProto, options: CompileOptions) -> Program:
     return cuda_program(model, options)
 
 
+def _inductor(model: onnx.ModelProto, options: CompileOptions) -> Program:
+    from streamseg.engine.torch_inductor import inductor_program
+
+    return inductor_program(model, options)
+
+
 def _tensorrt(model: onnx.ModelProto, options: CompileOptions) -> Program:
     from streamseg.engine.tensorrt_backend import TensorRtBackend
 
@@ -144,10 +150,12 @@ BACKENDS: dict[str, tuple[str, Compile]] = {
     "onnxruntime": ("onnxruntime", _onnxruntime),
     "torch": ("torch", _torch),
     "torch-cuda": ("torch", _cuda),
+    "torch-inductor": ("torch", _inductor),
     "tensorrt": ("tensorrt", _tensorrt),
 }
-ON_GPU = ("tensorrt", "torch-cuda")
-"""The best first."""
+AUTO_ON_GPU = ("tensorrt", "torch-cuda")
+"""What `auto` takes of them, the best first."""
+ON_GPU = (*AUTO_ON_GPU, "torch-inductor")
 SLOW: dict[str, Callable[[int], Slow]] = {"tensorrt": _tensorrt_slow}
 NOT_IN = {"torch-cuda": ("int8",), "tensorrt": ("bf16",)}
 """Precisions that a GPU backend has not; `auto` passes it over for them."""
@@ -170,12 +178,12 @@ def ladder(name: str, precision: Precision = "auto", device: str = "auto") -> li
         if not cpu:
             raise BackendUnavailable("no inference backend is installed; pip install openvino")
         wanted = device.startswith("cuda") or (device == "auto" and machine.gpus())
-        gpu = [n for n in ON_GPU if n in installed and precision not in NOT_IN[n]] if wanted else []
+        gpu = [n for n in AUTO_ON_GPU if n in installed and precision not in NOT_IN[n]] if wanted else []
         return [Rung(n, BACKENDS[n][1], SLOW[n](index_of(device)) if n in SLOW else None) for n in (*gpu, *cpu)]
     if name not in BACKENDS:
         raise BackendUnavailable(f"no backend {name!r}; choose auto, {', '.join(BACKENDS)}")
     if name not in installed:
-        extra = "torch" if name == "torch-cuda" else name
+        extra = name.partition("-")[0]
         raise BackendUnavailable(f"backend {name!r} needs a package that is not here; pip install 'streamseg[{extra}]'")
     return [Rung(name, BACKENDS[name][1])]
 

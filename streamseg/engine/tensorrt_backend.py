@@ -130,10 +130,10 @@ class TensorRtBackend:
     def _program(
         self, layer: Layer, plan: bytes, model: onnx.ModelProto, options: CompileOptions, key: PlanKey
     ) -> Program:
-        from streamseg.engine.torch_backend import BatchedProgram, labels_of, shape_of
+        from streamseg.engine.torch_backend import BatchedProgram, labels_for, shape_of
 
-        core = layer.load(plan)
-        return BatchedProgram(shape_of(model, options), core, layer.device(), key.batches[-1], labels_of)
+        core, device = layer.load(plan), layer.device()
+        return BatchedProgram(shape_of(model, options), core, device, key.batches[-1], labels_for(device.where))
 
     def _agreement(self, layer: Layer, plan: bytes, wish: Wish, key: PlanKey) -> float:
         """The share of equal labels over the sample pictures, each by itself."""

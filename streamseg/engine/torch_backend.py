@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from streamseg.engine.backends import CompileOptions
 from streamseg.engine.half import in_half
 from streamseg.engine.program import scores_shape, state_shape, up_to_scores
-from streamseg.engine.torch_device import CAPTURE, CpuDevice, CudaDevice, Device, Download
+from streamseg.engine.torch_device import CAPTURE, CpuDevice, CudaDevice, Device, Download, no_cuda, tried_out
 from streamseg.engine.torch_intake import Picture, fill
 from streamseg.engine.torch_walk import Bound, Walk
 from streamseg.errors import BackendUnavailable, EngineError
@@ -103,6 +103,8 @@ class _Bucket:
             self.places.fill_(pool.nowhere)
             state = torch.zeros((size, *(shape.state or ())), device=here)
         bound = core.bind(self.frames, state, None if pool is None else self.elapsed_s)
+        # What a captured graph reads and does not hold: the states as they are taken, constants, a plan's context.
+        self._read = state, bound
         if (answered := tuple(bound()[0].shape)) != (size, *shape.scores):
             raise EngineError(f"a batch of {size} is answered with scores of {answered}, not {(size, *shape.scores)}")
 
@@ -204,9 +206,8 @@ class BatchedProgram:
         for batch in self._flying:
             batch.wait()
         given = self._shape, self._core, self._pool, self._make, self._device
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
         buckets: list[_Bucket] = []
-        with CAPTURE, torch.inference_mode(), self._device.work(), exact:
+        with CAPTURE, torch.inference_mode(), self._device.work(), tried_out():
             for size in sizes_up_to(self.max_batch):
                 try:
                     buckets.append(_Bucket(size, *given))
@@ -237,13 +238,9 @@ class BatchedProgram:
         bucket = next(b for b in self._buckets if b.size >= count)
         with torch.inference_mode():
             fill(bucket.frames[:count], frames, self._device)
-            times = [-1.0 if state.fresh else e for state, e in zip(states, elapsed_s, strict=True)]
-            ages = self._sent(times, bucket.size, -1.0, torch.float32)
-            nowhere = 0 if self._pool is None else self._pool.nowhere
-            places = self._sent([state.slot for state in states], bucket.size, nowhere, torch.int64)
+            if self._pool is not None:
+                self._tell(bucket, states, elapsed_s, self._pool.nowhere)
             with self._device.work():
-                bucket.elapsed_s.copy_(ages)
-                bucket.places.copy_(places)
                 bucket.run()
                 result = (bucket.labels if what == "labels" else bucket.scores)[:count].clone()
             download = self._device.download(result)
@@ -253,10 +250,17 @@ class BatchedProgram:
         self._held.append(frames)
         return download
 
-    def _sent(self, values: Sequence[float], size: int, rest: float, dtype: torch.dtype) -> torch.Tensor:
-        staged = self._device.staging((size,), dtype)
-        staged.copy_(torch.tensor([*values, *[rest] * (size - len(values))], dtype=dtype))
-        return self._device.upload(staged)
+    def _tell(self, bucket: _Bucket, states: Sequence[TorchState], elapsed_s: Sequence[float], nowhere: int) -> None:
+        """Where the streams' states are and how old, in one upload: fp32 has whole numbers to beyond 16 million."""
+        padding = bucket.size - len(states)
+        places = [*(state.slot for state in states), *[nowhere] * padding]
+        ages = [-1.0 if state.fresh else elapsed for state, elapsed in zip(states, elapsed_s, strict=True)]
+        staged = self._device.staging((2, bucket.size), torch.float32)
+        staged.copy_(torch.tensor([places, [*ages, *[-1.0] * padding]], dtype=torch.float32))
+        told = self._device.upload(staged)
+        with self._device.work():
+            bucket.places.copy_(told[0])
+            bucket.elapsed_s.copy_(told[1])
 
 
 def _parts(batch: Download, count: int) -> list[MakeLabels]:
@@ -274,6 +278,26 @@ def labels_of(scores: torch.Tensor, labels: torch.Tensor) -> None:
     labels.copy_(full.argmax(1))
 
 
+def labels_for(where: torch.device) -> Labels:
+    """`labels_of`, or on a GPU the kernel that does the same, once it has: Triton may want a C compiler."""
+    if where.type != "cuda":
+        return labels_of
+    try:
+        from streamseg.nvidia.labelling import labels_of as at_once
+
+        scores = torch.rand((2, 5, 9, 15), device=where)
+        one, other = (torch.zeros((2, 72, 120), dtype=torch.uint8, device=where) for _ in range(2))
+        at_once(scores, one)
+        labels_of(scores, other)
+        if (one == other).float().mean() > 0.999:  # all, but for rounding
+            return at_once
+        why = "its kernel gives other labels"
+    except Exception as error:  # of Triton, the driver or the file system: torch does without
+        why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    log.info("labels are made in several steps, without Triton: %s", why)
+    return labels_of
+
+
 def shape_of(model: onnx.ModelProto, options: CompileOptions) -> _Shape:
     size = options.width, options.height
     return _Shape(*size, scores_shape(model, *size), state_shape(model, *size))
@@ -285,31 +309,39 @@ def torch_program(model: onnx.ModelProto, options: CompileOptions, device: Devic
     torch.set_num_threads(options.threads)
     batch = 1 if device is None else options.max_batch
     precision = "fp32" if options.precision == "auto" else options.precision
-    return _walked(model, options, device or CpuDevice(), precision, batch)
+    return walked(model, options, device or CpuDevice(), precision, batch)
 
 
-def cuda_program(model: onnx.ModelProto, options: CompileOptions) -> BatchedProgram:
+def cuda_program(
+    model: onnx.ModelProto, options: CompileOptions, core: Callable[[Walk], Core] = lambda walk: walk
+) -> BatchedProgram:
     """On a GPU: the network in fp16 unless told otherwise, channels last, smoothing in fp32. Raises EngineError.
 
     Written against torch's documentation; not run on a GPU yet."""
-    if not torch.cuda.is_available():
-        raise BackendUnavailable("backend 'torch-cuda' needs an NVIDIA GPU and a torch that is built for CUDA")
+    if why := no_cuda():
+        raise BackendUnavailable(f"backend 'torch-cuda' needs an NVIDIA GPU: {why}")
     precision = "fp16" if options.precision == "auto" else options.precision
     try:
-        return _walked(model, options, CudaDevice(options.gpu), precision, options.max_batch)
+        return walked(model, options, CudaDevice(options.gpu), precision, options.max_batch, core)
     except RuntimeError as error:  # out of memory, a driver that is too old
         if isinstance(error, EngineError):
             raise
         raise EngineError(f"torch-cuda cannot take the program: {str(error).splitlines()[0]}") from error
 
 
-def _walked(
-    model: onnx.ModelProto, options: CompileOptions, device: Device, precision: str, batch: int
+def walked(
+    model: onnx.ModelProto,
+    options: CompileOptions,
+    device: Device,
+    precision: str,
+    batch: int,
+    core: Callable[[Walk], Core] = lambda walk: walk,
 ) -> BatchedProgram:
+    """`core` makes of a walk what computes it."""
     halves = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
     if precision not in halves:
         raise EngineError(f"the torch backends compute in {', '.join(halves)}, not in {precision}")
     half = halves[precision]
     graph = up_to_scores(model if half is None else in_half(model))
     walk = Walk(graph, device.where, half or torch.float16)
-    return BatchedProgram(shape_of(model, options), walk, device, batch, labels_of)
+    return BatchedProgram(shape_of(model, options), core(walk), device, batch, labels_for(device.where))

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 import weakref
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
+from streamseg.engine import machine
 from streamseg.errors import EngineError
 
 log = logging.getLogger("streamseg")
 WARM_UPS = 3
 """Runs before a capture: libraries choose their kernels and allocate then, which a capture must not see."""
+HANDS = 4
+"""Threads that fill pinned memory together."""
 CAPTURE = threading.RLock()
 """Held while graphs are warmed up and captured. torch allows one capture at a time in a process (a program may be
 captured while another one serves), and cuDNN's flags, under which that happens, are the process's."""
@@ -30,10 +35,27 @@ _DEVICES: weakref.WeakSet[CudaDevice] = weakref.WeakSet()
 
 
 def no_cuda() -> str:
-    """Why torch cannot use a GPU that the driver has told of; "" where it can."""
+    """Why torch cannot use a GPU that the driver has told of; "" where it can. To be asked before torch is told to do
+    anything there: the GPUs are given the flags that FFmpeg insists on, which must not come after torch's context."""
+    machine.gpu_names()
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     return "" if torch.cuda.is_available() else f"torch {torch.__version__} finds no GPU; is the driver too old for it?"
+
+
+@contextmanager
+def tried_out() -> Iterator[None]:
+    """cuDNN tries its kernels out and takes the fastest; fp32 is fp32 to it, not TF32. What torch warns of meanwhile is
+    of kernels that were tried and cannot be used, and of what torch itself is made of: it is passed over."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.conv.fp32_precision
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cudnn.benchmark, cudnn.conv.fp32_precision = True, "ieee"
+        try:
+            yield
+        finally:
+            cudnn.benchmark, cudnn.conv.fp32_precision = before
 
 
 class Download(Protocol):
@@ -43,9 +65,11 @@ class Download(Protocol):
 
 
 class Device(Protocol):
-    """`where` tensors live. Work is queued in order; only `Download.wait` waits for it."""
+    """`where` tensors live. Work is queued in order; only `Download.wait` waits for it. `hands` fill what `staging`
+    gives, where that is worth their while."""
 
     where: torch.device
+    hands: Executor | None
 
     def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Host memory that `upload` can take from without a copy in between."""
@@ -82,6 +106,7 @@ class _There:
 
 class CpuDevice:
     where = torch.device("cpu")
+    hands: Executor | None = None
 
     def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype)
@@ -126,6 +151,7 @@ class CudaDevice:
         self.where = torch.device("cuda", index)
         self.streams = self._up, self._work, self._down = self._fresh()
         self._lent: list[torch.Tensor] = []
+        self.hands: Executor | None = ThreadPoolExecutor(HANDS, "streamseg-staging")  # started when first used
         _DEVICES.add(self)
         self._pool = torch.cuda.graph_pool_handle()  # graphs of one program never run at once: they share memory
 

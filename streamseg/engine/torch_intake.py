@@ -7,17 +7,21 @@ scaled by one kernel straight from the decoder's planes into their rows. A batch
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import TypeAlias
 
 import numpy as np
 import torch
 
-from streamseg.engine.torch_device import Device
+from streamseg.engine.torch_device import HANDS, Device
 from streamseg.nvidia.surface import Resident
 from streamseg.types import U8
 
 Picture: TypeAlias = U8 | Resident | torch.Tensor
 """u8 [H, W, 3], in host memory or on the device; or what is still to be scaled."""
+
+LARGE_BYTES = 4 << 20
+"""Of pictures, from which on several hands are faster than one."""
 
 
 def fill(into: torch.Tensor, pictures: Sequence[Picture], device: Device) -> None:
@@ -27,7 +31,7 @@ def fill(into: torch.Tensor, pictures: Sequence[Picture], device: Device) -> Non
     resident = {row: each for row, each in enumerate(pictures) if isinstance(each, Resident)}
     if uploaded:
         staged = device.staging((len(uploaded), *into.shape[1:]), torch.uint8)
-        np.stack(list(uploaded.values()), out=staged.numpy())
+        stack(list(uploaded.values()), staged.numpy(), device.hands)
         together = device.upload(staged)
         with device.work():
             if len(uploaded) == len(pictures):
@@ -40,6 +44,21 @@ def fill(into: torch.Tensor, pictures: Sequence[Picture], device: Device) -> Non
         _spread(into, there)
     if resident:
         _scale(into, resident, device)
+
+
+def stack(pictures: Sequence[U8], out: U8, hands: Executor | None) -> None:
+    """As numpy does; of much, each hand copies a part. One core copies some 10 GB/s: for 32 pictures of 480x272 that is
+    a millisecond (reckoned, not measured), in which a GPU would have analysed them."""
+    step = len(pictures) if hands is None or out.nbytes < LARGE_BYTES else -(-len(pictures) // HANDS)
+    parts = [slice(at, at + step) for at in range(0, len(pictures), step)]
+
+    def copy(part: slice) -> None:
+        np.stack(pictures[part], out=out[part])
+
+    if hands is None or len(parts) == 1:
+        copy(parts[0])
+    else:
+        list(hands.map(copy, parts))
 
 
 def _spread(into: torch.Tensor, pictures: dict[int, torch.Tensor]) -> None:

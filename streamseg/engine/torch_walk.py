@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,12 +57,16 @@ class Walk:
         """What computes the program on the present contents of these tensors, whenever it is called.
 
         `frames` u8 [N, H, W, 3], `state` f32 [N, S, h, w], `elapsed_s` f32 [N]."""
-        given = {"frames": frames, "state": state, "elapsed_s": elapsed_s}
-        inputs = {name: value for name, value in given.items() if value is not None}
-        fixed, steps = self._settle(inputs)
+        given = [each for each in (frames, state, elapsed_s) if each is not None]
+        return partial(self.settled(*given), *given)
 
-        def call() -> Answer:
-            values: dict[str, Any] = {**fixed, **inputs}
+    def settled(self, *given: torch.Tensor) -> Callable[..., Answer]:
+        """What computes the program on tensors like these: frames and, where there is one, state and elapsed_s."""
+        names = ("frames", "state", "elapsed_s")[: len(given)]
+        fixed, steps = self._settle(dict(zip(names, given, strict=True)))
+
+        def call(*inputs: torch.Tensor) -> Answer:
+            values: dict[str, Any] = {**fixed, **dict(zip(names, inputs, strict=True))}
             for step in steps:
                 results = step.call(*(values[name] for name in step.inputs), **step.attributes)
                 if isinstance(results, tuple):  # Split, even into one part

@@ -1,5 +1,6 @@
 # mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls, allow-incomplete-defs
-"""The kernels themselves, in Triton's language, which allows no annotations. See `nv12` for what they are given."""
+"""The kernels themselves, in Triton's language, which allows no annotations. See `nv12` and `labelling` for what they
+are given."""
 
 from __future__ import annotations
 
@@ -79,3 +80,32 @@ def nv12_to_rgb(entries, colours, out, width, height, ROWS: tl.constexpr, COLUMN
 @triton.jit
 def _level(value):
     return tl.floor(tl.minimum(tl.maximum(value, 0.0), 255.0) + 0.5).to(tl.uint8)
+
+
+@triton.jit
+def _corners(place, samples, sides):
+    """The two samples that an output sample lies between (half-pixel centres, edges go on); the second one's share."""
+    at = tl.maximum((place.to(tl.float32) + 0.5) * (samples.to(tl.float32) / sides) - 0.5, 0.0)
+    first = tl.minimum(at.to(tl.int32), samples - 1)
+    return first, tl.minimum(first + 1, samples - 1), at - first.to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["classes", "rows", "columns", "height", "width"])
+def scores_to_labels(scores, labels, classes, rows, columns, height, width, COLUMNS: tl.constexpr):
+    picture, row = tl.program_id(2).to(tl.int64), tl.program_id(1)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = column < width
+    above, below, low = _corners(row, rows, height)
+    left, right, far = _corners(column, columns, width)
+    plane = scores + picture * classes * rows * columns
+    best = tl.full([COLUMNS], float("-inf"), tl.float32)
+    label = tl.zeros([COLUMNS], tl.int32)
+    for k in range(classes):
+        over, under = plane + above * columns, plane + below * columns
+        upper = tl.load(over + left, mask=inside) * (1 - far) + tl.load(over + right, mask=inside) * far
+        lower = tl.load(under + left, mask=inside) * (1 - far) + tl.load(under + right, mask=inside) * far
+        score = upper * (1 - low) + lower * low
+        label = tl.where(score > best, k, label)
+        best = tl.maximum(score, best)
+        plane += rows * columns
+    tl.store(labels + (picture * height + row) * width + column, label.to(tl.uint8), mask=inside)
