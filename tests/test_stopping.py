@@ -44,6 +44,18 @@ class TestStopping:
             running.wait_for_line("connecting")
             report_of(running.stop(number, STOP_SECONDS))
 
+    def test_while_a_camera_hangs_up(self, number: int, run: Callable[..., Running]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            running = run(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/cam1", "--json")
+            connection, _ = silent.accept()
+            running.send(number)
+            running.wait_for_line("stopping")
+            connection.close()
+        report = report_of(running.wait(STOP_SECONDS))
+        assert report["failed"] == {}
+        (stream,) = report["streams"].values()
+        assert stream["state"] == "ended"  # type: ignore[index]
+
     def test_while_a_lossless_run_waits_for_its_subscriber(
         self, number: int, run: Callable[..., Running], clip: Clips
     ) -> None:
