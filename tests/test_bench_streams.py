@@ -19,7 +19,7 @@ from processes import StreamsegCli
 from reading import until
 
 from streamseg.bench import clip as camera
-from streamseg.bench import load, streams, trial
+from streamseg.bench import load, pipeline, streams, trial
 from streamseg.bench.load import Load, Reading
 from streamseg.bench.percentiles import percentiles
 from streamseg.bench.search import most
@@ -291,6 +291,20 @@ def test_pipeline_tells_the_machine_and_no_rate_while_frames_are_dropped(
     refused = streamseg_cli("bench", "pipeline", source, *common, "--paced", "--seconds", 3, *TOO_SLOW)
     assert refused.code == 1, refused
     assert "no rate is reported while frames are lost" in refused.stderr
+
+
+def test_pipeline_tells_the_slower_of_two_rounds_and_what_was_not_analysed(
+    streamseg_cli: StreamsegCli, tiny_engine: Path
+) -> None:
+    source = "synthetic://street?size=160x96&frames=40&fps=25"
+    common = ["--engine", tiny_engine, "--stage-frames", 8, "--set", "streams[0].fps=12.5"]
+    done = streamseg_cli("bench", "pipeline", source, *common, "--rounds", 2, "--json")
+    assert done.code == 0, done
+    report = json.loads(done.stdout)
+    assert report["fps"] == min(report["fps_rounds"])
+    assert (report["frames"], report["dropped"], report["motion_skip"]) == (20, {"fps": 20}, False)
+    assert "here every frame is analysed, but for 20 that the analysis rate left out" in pipeline.text(report)
+    assert "here frames on which nothing moved go" in pipeline.text(report | {"motion_skip": True})
 
 
 def test_a_file_that_ends_before_its_time_is_measured_as_far_as_it_goes(clip: Clips, tiny_engine: Path) -> None:
