@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from streamseg.commandline import Json, Overrides, table
+from streamseg.commandline import Json, Overrides, size_of, table
 from streamseg.errors import ConfigError
 from streamseg.measuring import bench_app as bench_app
-from streamseg.measuring import size_of
 
 
 @bench_app.command("streams")
