@@ -70,14 +70,14 @@ def bench_streams(
         overrides=tuple(overrides or ()),
     )
     report = streams.run(plan, lambda line: print(line, file=sys.stderr))
-    if plot is not None:
-        streams_plot.save(plot, report)
     if as_json:
         print(json.dumps(report))
     else:
         print(streams.text(report))
         table(streams.table(report))
         print(streams.verdict(report))
+    if plot is not None:  # last: where it cannot be written, the numbers are told all the same
+        streams_plot.save(plot, report)
     if not report["cameras"]:
         raise typer.Exit(1)
 

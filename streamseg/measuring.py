@@ -240,18 +240,18 @@ def bench_engine(
         published=tuple(published.split(",")) if published else (),
     )
     report = bench.run(plan, lambda line: print(line, file=sys.stderr))
-    if plot is not None:
-        plots.save(plot, report)
     if as_json:
-        return print(json.dumps(report))
-    if markdown:
-        return print(told.markdown(report))
-    print(told.above(report))
-    table(told.table(report))
-    if gpu := told.on_gpu(report):
-        print(told.above_gpu(report))
-        table(gpu)
-    return None
+        print(json.dumps(report))
+    elif markdown:
+        print(told.markdown(report))
+    else:
+        print(told.above(report))
+        table(told.table(report))
+        if gpu := told.on_gpu(report):
+            print(told.above_gpu(report))
+            table(gpu)
+    if plot is not None:  # last: where it cannot be drawn, the numbers are told all the same
+        plots.save(plot, report)
 
 
 def _whole(text: str, option: str) -> list[int]:
