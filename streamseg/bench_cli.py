@@ -124,7 +124,7 @@ def bench_clip(
     spec = StreetSpec.from_url(f"synthetic://street?size={size}&fps={fps}")
     if not out.parent.is_dir():
         raise ConfigError(f"{out}: there is no folder {out.parent}")
-    clip.street(spec, out, seconds)
+    clip.write(spec, out, seconds)
     print(f"{out}: {spec.width}x{spec.height}, {fps:g} FPS, {seconds:g} s, {out.stat().st_size / 1e6:.1f} MB")
 
 
