@@ -102,15 +102,17 @@ class _Stages:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             endpoint = self._outlet.open(ours)
-            try:
-                with sink(endpoint):
+            with sink(endpoint):
+                try:
                     waiting = len(TOPICS)
                     while waiting:
                         self._outlet.poll(10)
                         waiting -= len(list(self._outlet.incoming()))
                     yield
-            finally:
-                self._outlet.close(0)
+                finally:
+                    # Before the subscriber is killed: where a connection breaks off within a message while its socket
+                    # is being closed, libzmq 4.3.5 aborts (session_base.cpp:233, clean_pipes; seen on a busy machine).
+                    self._outlet.close(0)
 
     def run(self, frames: Sequence[Frame]) -> None:
         engine = self._engine
