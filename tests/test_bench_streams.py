@@ -7,12 +7,15 @@ import itertools
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import cv2
 import psutil
 import pytest
+import zmq
 from clips import Clips, read_number
 from daemon import StartServer
 from processes import StreamsegCli
@@ -23,6 +26,7 @@ from streamseg.bench import load, pipeline, streams, trial
 from streamseg.bench.load import Load, Reading
 from streamseg.bench.percentiles import percentiles
 from streamseg.bench.search import most
+from streamseg.bench.subscriber import sink
 from streamseg.bench.trial import Trial
 from streamseg.errors import ConfigError
 from streamseg.ingest.frames import file_frames
@@ -314,6 +318,30 @@ def test_a_file_that_ends_before_its_time_is_measured_as_far_as_it_goes(clip: Cl
     assert 2 < seen.frames < 30
     assert seen.load.seconds < 5
     assert seen.engine["backend"] == "openvino"
+
+
+def test_a_subscriber_that_gets_no_time_loses_none_of_the_last_messages() -> None:
+    header = json.dumps({"kind": "labels", "stream": "gate", "frame": 0, "seq": 0, "captured_ns": 0}).encode()
+    with ExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        socket = stack.enter_context(context.socket(zmq.XPUB))
+        socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        sinks = [stack.enter_context(sink(f"tcp://127.0.0.1:{port}", ("labels/",))) for _ in range(5)]
+        for _ in sinks:
+            assert socket.poll(20_000)
+            socket.recv()
+        for each in sinks:
+            os.kill(each._process.pid, signal.SIGSTOP)
+        for _ in range(20):
+            socket.send_multipart([b"labels/gate/", header, b""])
+        socket.close(-1)
+        context.term()  # all of it lies in the connections' buffers
+        pool = stack.enter_context(ThreadPoolExecutor())
+        reports = [pool.submit(each.report) for each in sinks]
+        for each in sinks:
+            os.kill(each._process.pid, signal.SIGCONT)
+        assert [len(report.result()["messages"]) for report in reports] == [20] * 5
 
 
 def test_several_subscribers_share_the_cameras(clip: Clips, tiny_engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
