@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from streamseg.commandline import Json, Overrides, table
+from streamseg.commandline import Json, Overrides, size_of, table
 from streamseg.errors import ConfigError
 from streamseg.measuring import bench_app as bench_app
-from streamseg.measuring import size_of
 
 
 @bench_app.command("streams")
@@ -71,14 +70,14 @@ def bench_streams(
         overrides=tuple(overrides or ()),
     )
     report = streams.run(plan, lambda line: print(line, file=sys.stderr))
-    if plot is not None:
-        streams_plot.save(plot, report)
     if as_json:
         print(json.dumps(report))
     else:
         print(streams.text(report))
         table(streams.table(report))
         print(streams.verdict(report))
+    if plot is not None:  # last: where it cannot be written, the numbers are told all the same
+        streams_plot.save(plot, report)
     if not report["cameras"]:
         raise typer.Exit(1)
 
@@ -125,7 +124,7 @@ def bench_clip(
     spec = StreetSpec.from_url(f"synthetic://street?size={size}&fps={fps}")
     if not out.parent.is_dir():
         raise ConfigError(f"{out}: there is no folder {out.parent}")
-    clip.street(spec, out, seconds)
+    clip.write(spec, out, seconds)
     print(f"{out}: {spec.width}x{spec.height}, {fps:g} FPS, {seconds:g} s, {out.stat().st_size / 1e6:.1f} MB")
 
 

@@ -101,7 +101,8 @@ def _plans(
 ) -> None:
     if precision not in ("auto", "fp32", "fp16", "int8"):
         raise ConfigError(f"--precision {precision!r}: TensorRT plans are made in auto, fp32, fp16 and int8")
-    wanted, (mode, strength) = commandline.size_of(size), _smoothing(smoothing)
+    wanted = commandline.size_of(size) if size else None
+    mode, strength = _smoothing(smoothing)
     from streamseg.engine import tensorrt_order as plans
     from streamseg.engine.backends import choose
     from streamseg.engine.bundle import find

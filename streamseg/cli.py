@@ -220,7 +220,7 @@ def subscribe(
 ) -> None:
     """Print, save or show what a daemon publishes.
 
-    streamseg subscribe tcp://127.0.0.1:5555 --class person --stream gate
+    streamseg subscribe tcp://127.0.0.1:5555 --class pedestrian --stream gate
     streamseg subscribe tcp://127.0.0.1:5555 --kind frame --save pictures
     """
     from streamseg import viewer

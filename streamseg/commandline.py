@@ -43,10 +43,8 @@ def configured(
     return validated(data, overrides or [], source if is_config(source) else "")
 
 
-def size_of(text: str | None) -> tuple[int, int] | None:
+def size_of(text: str) -> tuple[int, int]:
     """(width, height) of WIDTHxHEIGHT. Raises ConfigError."""
-    if text is None:
-        return None
     match = re.fullmatch(r"(\d+)[xX](\d+)", text)
     if match is None or not all(32 <= int(n) <= 8192 for n in match.groups()):
         raise ConfigError(f"--size {text!r}: WIDTHxHEIGHT is wanted, each from 32 to 8192, as in 512x288")

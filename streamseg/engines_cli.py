@@ -102,7 +102,7 @@ def import_engine(
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", called) or called.strip(".") == "":
         raise ConfigError(f"--name {called!r}: letters, digits, _ . and - only, at most 64")
     wish = Wish(
-        size=size_of(size),
+        size=size_of(size) if size else None,
         layout=cast("Layout | None", _one_of("--layout", layout, ("nchw", "nhwc"))),
         mean=bundling.triple(mean, "--mean"),
         std=bundling.triple(std, "--std"),

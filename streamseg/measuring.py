@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamseg.commandline import Json, Overrides, configured, table
+from streamseg.commandline import Json, Overrides, configured, size_of, table
 from streamseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -235,38 +235,30 @@ def bench_engine(
         engines=tuple(engines or ["street-edge"]),
         backends=tuple(backend.split(",")),
         precisions=tuple(precision.split(",")),
-        threads=tuple(_whole(threads, ",", "--threads")),
+        threads=tuple(_whole(threads, "--threads")),
         smoothing=tuple(smoothing.split(",")) if smoothing else (),
         size=size_of(size) if size else None,
-        batches=tuple(_whole(batch, ",", "--batch")),
+        batches=tuple(_whole(batch, "--batch")),
         runs=runs,
         published=tuple(published.split(",")) if published else (),
     )
     report = bench.run(plan, lambda line: print(line, file=sys.stderr))
-    if plot is not None:
-        plots.save(plot, report)
     if as_json:
-        return print(json.dumps(report))
-    if markdown:
-        return print(told.markdown(report))
-    print(told.above(report))
-    table(told.table(report))
-    if gpu := told.on_gpu(report):
-        print(told.above_gpu(report))
-        table(gpu)
-    return None
+        print(json.dumps(report))
+    elif markdown:
+        print(told.markdown(report))
+    else:
+        print(told.above(report))
+        table(told.table(report))
+        if gpu := told.on_gpu(report):
+            print(told.above_gpu(report))
+            table(gpu)
+    if plot is not None:  # last: where it cannot be drawn, the numbers are told all the same
+        plots.save(plot, report)
 
 
-def size_of(text: str) -> tuple[int, int]:
-    """The (width, height) that `--size` gives. Raises ConfigError."""
-    width, height = [*_whole(text, "x", "--size"), 0][:2]
-    if width < 32 or height < 32:
-        raise ConfigError(f"--size: {text!r} is no WIDTHxHEIGHT of 32 or more, such as 480x272")
-    return width, height
-
-
-def _whole(text: str, separator: str, option: str) -> list[int]:
-    parts = text.split(separator)
+def _whole(text: str, option: str) -> list[int]:
+    parts = text.split(",")
     if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
         raise ConfigError(f"{option}: {text!r} is not made of whole numbers from 1 on")
     return [int(part) for part in parts]

@@ -189,7 +189,7 @@ class Pipeline:
         for inference in self._inferences.values():
             inference.inbox.close()
         if self._stopping.is_set():
-            self.publisher.close(STOP_LINGER_SECONDS)  # also releases the inference threads from a full queue
+            self.publisher.refuse()  # releases the inference threads from a full queue; its last words count the rest
         for inference in self._inferences.values():
             inference.join()
         self._crash = self._crashed()
@@ -200,8 +200,10 @@ class Pipeline:
                 self._crash = StageError(f"ingest of {reader.stream}", reader.crash)
         for frame in (frame for inference in self._inferences.values() for frame in inference.inbox.drain()):
             self.metrics[frame.stream].drop("shutdown")
-        for metrics in self.metrics.values():  # taken for inference, but never handed to the publisher
-            metrics.drop("shutdown", metrics.in_flight)
+        for metrics in self.metrics.values():
+            metrics.drop("shutdown", metrics.in_flight)  # taken for inference, but never handed to the publisher
+            if metrics.state != "failed":
+                metrics.state = "ended"
 
     def _announce(self, stream: str, epoch: int, state: StreamState, reason: str, detail: str) -> None:
         level = logging.WARNING if state in ("failed", "reconnecting") else logging.INFO

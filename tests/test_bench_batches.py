@@ -13,18 +13,20 @@ import pytest
 import tiny_engine as tiny
 import torch
 from processes import StreamsegCli
+from typer.testing import CliRunner
 
 from streamseg.bench import told, torch_floor
 from streamseg.bench.ceilings import Ceilings
 from streamseg.bench.engine import Lane
 from streamseg.bench.torch_floor import Ceiling
+from streamseg.bench_cli import bench_app
 from streamseg.engine import complexity, program
 from streamseg.engine.backends import CompileOptions
 from streamseg.engine.bundle import Bundle, find
 from streamseg.engine.complexity import Work
 from streamseg.engine.torch_backend import BatchedProgram, torch_program
 from streamseg.engine.torch_device import CpuDevice
-from streamseg.errors import EngineError
+from streamseg.errors import ConfigError, EngineError
 
 SIZE = (160, 96)
 
@@ -197,8 +199,19 @@ def test_a_pipeline_is_told_beside_the_hand_written_loop(
     assert "hand-written loop, ONNX Runtime fp32" in done.stdout
     refused = streamseg_cli("bench", "pipeline", "synthetic://street?frames=20", *options)
     assert (refused.code, "bench clip" in refused.stderr) == (2, True)
-    nowhere = streamseg_cli("bench", "clip", tmp_path / "nowhere" / "street.mp4")
-    assert (nowhere.code, "no folder" in nowhere.stderr) == (2, True)
+
+
+def test_a_clip_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) -> None:
+    for name, words in (
+        ("nowhere/street.mp4", "no folder"),
+        ("street.foo", "a video's name is wanted"),
+        ("street.webm", "a video's name is wanted"),
+        ("a-folder.mp4", "cannot be written: Is a directory"),
+    ):
+        (tmp_path / "a-folder.mp4").mkdir(exist_ok=True)
+        done = CliRunner().invoke(bench_app, ["clip", str(tmp_path / name), "--size", "64x64", "--seconds", "0.1"])
+        assert isinstance(done.exception, ConfigError), done
+        assert words in str(done.exception)
 
 
 # On a GPU

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,9 @@ def test_what_one_engine_cannot_do_is_told_and_the_others_are_measured(tmp_path:
     assert INT8 in why
     done = CliRunner().invoke(app, ["bench", "engine", str(bundle.path), "--precision", "int8"])
     assert INT8 in str(done.exception)
+    slip = CliRunner().invoke(app, ["bench", "engine", str(bundle.path), "--backend", "auto,openvinno"])
+    assert isinstance(slip.exception, ConfigError)
+    assert "--backend: 'openvinno' is none of auto, openvino" in str(slip.exception)
 
 
 def discs(picture: np.ndarray[Any, Any], colour: tuple[int, int, int]) -> list[tuple[int, int]]:
@@ -125,15 +129,18 @@ def test_the_plot_shows_measured_accuracies_at_the_fewest_threads(tmp_path: Path
     assert points["ours"].miou == pytest.approx(60)
     single = next(row for row in report["results"] if row["name"] == "ours" and row["threads"] == 1)
     assert points["ours"].ms == single["median_ms"]
+    (of_four,) = plot.points({"results": [single | {"batch": 4, "median_ms": 8.0}]})
+    assert (of_four.ms, of_four.detail.endswith("4 at once")) == (2.0, True)
     plot.save(tmp_path / "plot.png", report)
     assert cv2.imread(str(tmp_path / "plot.png")) is not None
     assert len(told.table(report)) == 6
 
 
 def test_without_any_accuracy_there_is_nothing_to_plot(tmp_path: Path) -> None:
-    report = bench.run(bench.Plan((str(made(tmp_path, "ours").path),), size=(160, 96), runs=1), lambda _: None)
-    with pytest.raises(ConfigError, match="--record"):
-        plot.save(tmp_path / "plot.png", report)
+    command = ["bench", "engine", str(made(tmp_path, "ours").path), "--size", "160x96", "--runs", "1"]
+    done = CliRunner().invoke(app, [*command, "--plot", str(tmp_path / "plot.png")])
+    assert "--record" in str(done.exception)
+    assert re.search(r"^ours +openvino ", done.stdout, re.MULTILINE), "what was measured is told all the same"
     for name, words in (("plot.txt", "a picture's name"), ("nowhere/plot.png", "no folder")):
         done = CliRunner().invoke(app, ["bench", "engine", "--plot", str(tmp_path / name)])
         assert words in str(done.exception)

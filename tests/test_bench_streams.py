@@ -7,22 +7,26 @@ import itertools
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import cv2
 import psutil
 import pytest
+import zmq
 from clips import Clips, read_number
 from daemon import StartServer
 from processes import StreamsegCli
 from reading import until
 
 from streamseg.bench import clip as camera
-from streamseg.bench import load, streams, trial
+from streamseg.bench import load, pipeline, streams, trial
 from streamseg.bench.load import Load, Reading
 from streamseg.bench.percentiles import percentiles
 from streamseg.bench.search import most
+from streamseg.bench.subscriber import sink
 from streamseg.bench.trial import Trial
 from streamseg.errors import ConfigError
 from streamseg.ingest.frames import file_frames
@@ -258,9 +262,10 @@ def test_streams_says_what_cannot_be_measured(streamseg_cli: StreamsegCli, clip:
 
 def test_stages_are_measured_each_alone(streamseg_cli: StreamsegCli, tiny_engine: Path) -> None:
     source = "synthetic://street?size=160x96"
-    done = streamseg_cli("bench", "stages", source, "--engine", tiny_engine, "--frames", 16, "--json")
+    done = streamseg_cli("bench", "stages", f"{source}&frames=30", "--engine", tiny_engine, "--json")
     assert done.code == 0, done
     report = json.loads(done.stdout)
+    assert (report["frames"], report["engine"]["size"]) == (22, "160x96"), "the first eight warm up"
     assert list(report["stages"]) == [
         *("decode", "watch", "gate", "scale", "engine", "labels", "overlay", "jpeg", "label map", "mask", "publish")
     ]
@@ -269,8 +274,9 @@ def test_stages_are_measured_each_alone(streamseg_cli: StreamsegCli, tiny_engine
     on_the_way = [each["cpu_ms"] for name, each in report["stages"].items() if name not in ("gate", "mask")]
     assert report["sum_cpu_ms"] == pytest.approx(sum(on_the_way), abs=0.01)
     assert {"date", "cpu", "cores", "versions", "gpus", "load"} <= set(report["machine"])
-    printed = streamseg_cli("bench", "stages", source, "--engine", tiny_engine, "--frames", 8)
+    printed = streamseg_cli("bench", "stages", source, "--engine", tiny_engine, "--frames", 3)
     assert printed.code == 0, printed
+    assert ", 3 frames, " in printed.stdout
     assert "decode is the drawing of it" in printed.stdout
     assert "not in the sum" in printed.stdout
 
@@ -291,6 +297,20 @@ def test_pipeline_tells_the_machine_and_no_rate_while_frames_are_dropped(
     assert "no rate is reported while frames are lost" in refused.stderr
 
 
+def test_pipeline_tells_the_slower_of_two_rounds_and_what_was_not_analysed(
+    streamseg_cli: StreamsegCli, tiny_engine: Path
+) -> None:
+    source = "synthetic://street?size=160x96&frames=40&fps=25"
+    common = ["--engine", tiny_engine, "--stage-frames", 8, "--set", "streams[0].fps=12.5"]
+    done = streamseg_cli("bench", "pipeline", source, *common, "--rounds", 2, "--json")
+    assert done.code == 0, done
+    report = json.loads(done.stdout)
+    assert report["fps"] == min(report["fps_rounds"])
+    assert (report["frames"], report["dropped"], report["motion_skip"]) == (20, {"fps": 20}, False)
+    assert "here every frame is analysed, but for 20 that the analysis rate left out" in pipeline.text(report)
+    assert "here frames on which nothing moved go" in pipeline.text(report | {"motion_skip": True})
+
+
 def test_a_file_that_ends_before_its_time_is_measured_as_far_as_it_goes(clip: Clips, tiny_engine: Path) -> None:
     data = {"streams": [{"source": str(clip("h264", frames=30)), "pace": "realtime", "motion": {"skip": False}}]}
     data |= {"engine": {"name": str(tiny_engine)}, "publish": {"bind": "tcp://127.0.0.1:*"}}
@@ -298,6 +318,30 @@ def test_a_file_that_ends_before_its_time_is_measured_as_far_as_it_goes(clip: Cl
     assert 2 < seen.frames < 30
     assert seen.load.seconds < 5
     assert seen.engine["backend"] == "openvino"
+
+
+def test_a_subscriber_that_gets_no_time_loses_none_of_the_last_messages() -> None:
+    header = json.dumps({"kind": "labels", "stream": "gate", "frame": 0, "seq": 0, "captured_ns": 0}).encode()
+    with ExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        socket = stack.enter_context(context.socket(zmq.XPUB))
+        socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        sinks = [stack.enter_context(sink(f"tcp://127.0.0.1:{port}", ("labels/",))) for _ in range(5)]
+        for _ in sinks:
+            assert socket.poll(20_000)
+            socket.recv()
+        for each in sinks:
+            os.kill(each._process.pid, signal.SIGSTOP)
+        for _ in range(20):
+            socket.send_multipart([b"labels/gate/", header, b""])
+        socket.close(-1)
+        context.term()  # all of it lies in the connections' buffers
+        pool = stack.enter_context(ThreadPoolExecutor())
+        reports = [pool.submit(each.report) for each in sinks]
+        for each in sinks:
+            os.kill(each._process.pid, signal.SIGCONT)
+        assert [len(report.result()["messages"]) for report in reports] == [20] * 5
 
 
 def test_several_subscribers_share_the_cameras(clip: Clips, tiny_engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

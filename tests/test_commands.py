@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 from clips import Clips
 from daemon import ANY_PORT, STOP_SECONDS, endpoint_of
 from processes import Running, StreamsegCli
@@ -22,6 +23,29 @@ from reading import until
 from results import result
 
 import streamseg
+
+INTERRUPT = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPTED"]:
+            exec("os.kill(os.getpid(), signal.SIGINT)")  # as dataclasses are made
+
+sys.meta_path.insert(0, Interrupt())
+"""
+"""Ctrl-C when a module is about to be imported."""
+
+
+@pytest.mark.parametrize("module", ["streamseg.cli", "typer.main", "streamseg.service"])
+def test_ctrl_c_before_the_command_runs_ends_it_with_130(
+    module: str, streamseg_cli: StreamsegCli, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT)
+    paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    env = {"PYTHONPATH": paths, "INTERRUPTED": module}
+    done = streamseg_cli("run", "synthetic://street", env=env)
+    assert (done.code, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_check_names_the_fault_of_each_camera(

@@ -267,8 +267,9 @@ def test_a_size_that_the_engine_does_not_take_is_told_with_those_that_it_does(
         True,
         True,
     )
-    done = streamseg_cli("eval", "street-edge", predicted[0], "--size", "100")
-    assert (done.code, "no WIDTHxHEIGHT of 32 or more" in done.stderr) == (2, True)
+    for size in ("100", "100x16", "128x64x5"):
+        done = streamseg_cli("eval", "street-edge", predicted[0], "--size", size)
+        assert (done.code, f"--size '{size}': WIDTHxHEIGHT is wanted" in done.stderr) == (2, True)
 
 
 def spoil(path: Path, data: bytes | None) -> None:

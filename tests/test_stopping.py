@@ -36,6 +36,7 @@ class TestStopping:
                 break
         (stream,) = report_of(running.wait(STOP_SECONDS))["streams"].values()
         assert stream["published"] + sum(stream["dropped"].values()) == stream["frames"]  # type: ignore[index]
+        assert stream["state"] == "ended"  # type: ignore[index]
 
     def test_while_a_camera_does_not_answer(self, number: int, run: Callable[..., Running]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:  # the system connects, and nobody says a word
@@ -43,14 +44,32 @@ class TestStopping:
             running.wait_for_line("connecting")
             report_of(running.stop(number, STOP_SECONDS))
 
+    def test_while_a_camera_hangs_up(self, number: int, run: Callable[..., Running]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            running = run(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/cam1", "--json")
+            connection, _ = silent.accept()
+            running.send(number)
+            running.wait_for_line("stopping")
+            connection.close()
+        report = report_of(running.wait(STOP_SECONDS))
+        assert report["failed"] == {}
+        (stream,) = report["streams"].values()
+        assert stream["state"] == "ended"  # type: ignore[index]
+
     def test_while_a_lossless_run_waits_for_its_subscriber(
         self, number: int, run: Callable[..., Running], clip: Clips
     ) -> None:
         running = run(clip("h264", frames=30), "--wait-subscriber", "--json")
         running.wait_for_line("running")
-        (stream,) = report_of(running.stop(number, STOP_SECONDS))["streams"].values()
+        with streamseg.subscribe(endpoint_of(running), kind="heartbeat", timeout=20) as beats:
+            next(beats)
+            running.send(number)
+            told = (next(iter(beat.header["streams"].values())) for beat in beats)
+            last = next(stream for stream in told if stream["state"] == "ended")
+        (stream,) = report_of(running.wait(STOP_SECONDS))["streams"].values()
         assert stream["published"] == 0  # type: ignore[index]
         assert stream["dropped"] == {"shutdown": stream["frames"]}  # type: ignore[index]
+        assert last == last | stream, "the last heartbeat tells what the report does"
 
     def test_while_a_stalled_subscriber_blocks_a_lossless_run(
         self, number: int, run: Callable[..., Running], clip: Clips

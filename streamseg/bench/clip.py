@@ -20,6 +20,7 @@ STREET_SECONDS = 4
 KEY_SECONDS = 2
 BITS_A_PIXEL = 4e6 / (1920 * 1080 * 25)
 """4 Mbit/s at 1080p25, as cameras are set to: decoding costs by the bit."""
+CONTAINERS = (".mp4", ".mkv", ".mov", ".ts", ".avi")
 TICKS = 90_000
 """A second, in the time base of what is written."""
 
@@ -38,6 +39,16 @@ class Clip:
 
     def __str__(self) -> str:
         return f"{self.width}x{self.height} {self.codec}, {self.fps:g} FPS, {self.megabits:.1f} Mbit/s"
+
+
+def write(spec: StreetSpec, path: Path, seconds: float) -> None:
+    """`street` to where a user wants it. Raises ConfigError where it cannot be written."""
+    if path.suffix.lower() not in CONTAINERS:
+        raise ConfigError(f"{path}: a video's name is wanted, such as street.mp4 ({', '.join(CONTAINERS)})")
+    try:
+        street(spec, path, seconds)
+    except av.error.FFmpegError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def street(spec: StreetSpec, path: Path, seconds: float = STREET_SECONDS) -> None:

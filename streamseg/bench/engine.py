@@ -16,7 +16,7 @@ import cv2
 from streamseg.bench import machine
 from streamseg.bench.ceilings import Ceilings
 from streamseg.bench.percentiles import percentiles
-from streamseg.engine.backends import ON_GPU, Precision, Program, State
+from streamseg.engine.backends import BACKENDS, ON_GPU, Precision, Program, State
 from streamseg.engine.bundle import FLOAT, INT8, Bundle, find
 from streamseg.engine.complexity import counted
 from streamseg.engine.engine import Engine
@@ -57,6 +57,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     Accuracies are those of the manifests, measured with the precision that `auto` picks; of int8, less what that was
     measured to lose. Raises ConfigError, and EngineError when nothing could be measured.
     """
+    _choices("--backend", plan.backends, ("auto", *BACKENDS))
     _choices("--precision", plan.precisions, get_args(Precision))
     _choices("--smoothing", plan.smoothing, get_args(SmoothingMode))
     results: list[dict[str, Any]] = []

@@ -62,8 +62,12 @@ def points(report: dict[str, Any]) -> list[Point]:
     return [
         Point(
             name=row["name"],
-            detail=" ".join([row["backend"]] * (len(backends) > 1) + [row["precision"]] * (row["precision"] != "auto")),
-            ms=row["median_ms"],
+            detail=" ".join(
+                [row["backend"]] * (len(backends) > 1)
+                + [row["precision"]] * (row["precision"] != "auto")
+                + [f"{row['batch']} at once"] * (row["batch"] > 1)
+            ),
+            ms=row["median_ms"] / row["batch"],
             miou=100 * row["miou"],
             of=row["miou_of"] or "data not stated",
             published=row["origin"] == "published",

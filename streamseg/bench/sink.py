@@ -2,7 +2,7 @@
 
     python -m streamseg.bench.sink ENDPOINT TOPIC…
 
-It ends at the publisher's last heartbeat or at end-of-input on stdin, and prints one JSON object.
+It ends at end-of-input on stdin, when the publisher has closed, and prints one JSON object.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import time
 
 import zmq
 
+GONE_MS = 5000
+"""How long the publisher's end of the connection is waited for."""
+
 
 def main() -> None:
     endpoint, *wanted = sys.argv[1:]
@@ -20,6 +23,7 @@ def main() -> None:
     socket = context.socket(zmq.SUB)
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.RCVTIMEO, 500)
+    gone = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     socket.connect(endpoint)
     for prefix in wanted:
         socket.subscribe(prefix)
@@ -32,8 +36,10 @@ def main() -> None:
         if socket in ready:
             _, header, payload = socket.recv_multipart()
             arrivals.append((header, time.time_ns(), len(payload)))
-        elif sys.stdin.fileno() in ready:
-            break
+        elif sys.stdin.fileno() in ready and not (gone.poll(GONE_MS) and socket.poll(0)):
+            break  # before the connection had ended, messages could still be on their way through libzmq's thread
+    socket.disable_monitor()
+    gone.close(0)
     socket.close(0)
     context.term()
     # Parsed only now: while the measurement ran, both cores belonged to the pipeline.
@@ -50,5 +56,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt:  # whoever started it has been told as well
+    except (KeyboardInterrupt, BrokenPipeError):  # whoever started it has been told as well, or has gone
         sys.exit(130)

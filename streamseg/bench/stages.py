@@ -15,6 +15,7 @@ from streamseg import overlay
 from streamseg.bench import machine
 from streamseg.bench.percentiles import percentiles
 from streamseg.bench.subscriber import TOPICS, sink
+from streamseg.bench.trial import input_size
 from streamseg.config import Config, validated
 from streamseg.encode import Encoder, jpeg
 from streamseg.engine.backends import ON_GPU
@@ -44,8 +45,9 @@ class Stage:
     wall_ms: dict[str, float]
 
 
-def measure(config: Config, engine: Engine, frames: int) -> dict[str, Stage]:
-    """Each stage alone, in the order of a frame's way: decode, watch (thumbnail, cuts), gate (motion), scale (to the
+def measure(config: Config, engine: Engine, frames: int) -> tuple[dict[str, Stage], int]:
+    """Each stage alone, and over how many frames, fewer than asked for where the source ends before. In the order of a
+    frame's way: decode, watch (thumbnail, cuts), gate (motion), scale (to the
     engine's input), engine, labels (where they are made apart), overlay, jpeg, label map (encoding), mask (of one
     class), publish. The first chunk warms up. Raises StreamsegError."""
     stream = config.streams[0]
@@ -59,7 +61,7 @@ def measure(config: Config, engine: Engine, frames: int) -> dict[str, Stage]:
             if done == 0:
                 stages.clock.forget()
             chunk: list[Frame] = []
-            while len(chunk) < CHUNK:
+            while len(chunk) < min(CHUNK, frames - done):
                 with stages.clock("decode"):
                     frame = next(source, None)
                 if frame is None:
@@ -71,7 +73,7 @@ def measure(config: Config, engine: Engine, frames: int) -> dict[str, Stage]:
             done += len(chunk)
     if done <= 0:
         raise ConfigError(f"{stream.parsed.shown}: too short to measure; give at least {2 * CHUNK} frames")
-    return stages.clock.told()
+    return stages.clock.told(), done
 
 
 def bound_ms(stages: Mapping[str, Stage]) -> float:
@@ -100,15 +102,17 @@ class _Stages:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             endpoint = self._outlet.open(ours)
-            try:
-                with sink(endpoint):
+            with sink(endpoint):
+                try:
                     waiting = len(TOPICS)
                     while waiting:
                         self._outlet.poll(10)
                         waiting -= len(list(self._outlet.incoming()))
                     yield
-            finally:
-                self._outlet.close(0)
+                finally:
+                    # Before the subscriber is killed: where a connection breaks off within a message while its socket
+                    # is being closed, libzmq 4.3.5 aborts (session_base.cpp:233, clean_pipes; seen on a busy machine).
+                    self._outlet.close(0)
 
     def run(self, frames: Sequence[Frame]) -> None:
         engine = self._engine
@@ -197,15 +201,15 @@ def run(source: str, engine: str, frames: int, overrides: tuple[str, ...]) -> di
     cv2.setNumThreads(1)  # as in the daemon
     try:
         with machine.watching() as gpu:
-            stages = measure(config, made, frames)
+            stages, measured = measure(config, made, frames)
     finally:
         cv2.setNumThreads(threads)
-    size = "x".join(map(str, made.size_for(1920, 1080)))
+    size = "x".join(map(str, input_size(config, made)))
     return {
         "machine": told,
         "source": config.streams[0].parsed.shown,
-        "engine": {"name": made.identity, "backend": made.backend, "precision": made.precision, "size_at_16_9": size},
-        "frames": frames,
+        "engine": {"name": made.identity, "backend": made.backend, "precision": made.precision, "size": size},
+        "frames": measured,
         "gpu": gpu.report(),
         "stages": {name: {"cpu_ms": each.cpu_ms} | each.wall_ms for name, each in stages.items()},
         "sum_cpu_ms": round(bound_ms(stages), 3),
@@ -230,7 +234,7 @@ def text(report: dict[str, Any]) -> str:
         [
             machine.text(report["machine"]),
             f"{report['source']}, {report['frames']} frames, one after the other, on one thread{drawn}",
-            f"{engine['name']} on {engine['backend']}, {engine['precision']}, {engine['size_at_16_9']}; {where}",
+            f"{engine['name']} on {engine['backend']}, {engine['precision']}, {engine['size']}; {where}",
             "ms a frame that passed (p50, p95, p99), and CPU ms of all threads (mean):",
         ]
     )

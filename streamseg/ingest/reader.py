@@ -127,6 +127,8 @@ class StreamReader:
                     return self._change("ended", "end-of-file")
                 reason, detail = "lost", f"{self._source.shown}: the stream ended; the camera or server closed it"
             except SourceError as error:
+                if self._stop.is_set():
+                    return None
                 reason, detail = error.reason, str(error)
                 if not self._comes_back():
                     self.failed = error

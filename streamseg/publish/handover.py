@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Handover(Generic[T]):
-    """Any thread may `put`, `close` and `fail`; one thread takes."""
+    """Any thread may `put`, `refuse`, `close` and `fail`; one thread takes."""
 
     def __init__(self, capacity: int, wake: Callable[[], None] = lambda: None) -> None:
         """`wake` is called after a `put` into the empty line and after `close`, for a taker that waits on a socket."""
@@ -21,16 +21,16 @@ class Handover(Generic[T]):
         self._wake = wake
         self._changed = threading.Condition()
         self._items: deque[T] = deque()
-        self._closed = False
+        self._refusing = self._closed = False
         self._failure: StageError | None = None
 
     def put(self, item: T) -> None:
-        """Waits for room. Raises StageError when the line is closed or its taker has died."""
+        """Waits for room. Raises StageError when nothing more is taken, or the taker has died."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._items) < self._capacity or self._closed)
+            self._changed.wait_for(lambda: len(self._items) < self._capacity or self._refusing)
             if self._failure is not None:
                 raise self._failure
-            if self._closed:
+            if self._refusing:
                 raise StageError("publisher", RuntimeError("it is closed"))
             self._items.append(item)
             self._changed.notify_all()
@@ -56,10 +56,16 @@ class Handover(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def refuse(self) -> None:
+        """No more is put, and whoever waits for room is told so. The taker goes on until `close`."""
+        with self._changed:
+            self._refusing = True
+            self._changed.notify_all()
+
     def close(self) -> None:
         """No more is put; what is there can still be taken."""
         with self._changed:
-            self._closed = True
+            self._refusing = self._closed = True
             self._changed.notify_all()
             self._wake()
 

@@ -148,6 +148,13 @@ class Publisher:
             dict(self._results), dict(self._encoded), dict(outlet.sent), outlet.bytes, outlet.replayed
         )
 
+    def refuse(self) -> None:
+        """Take nothing more: `publish` and `event` raise StageError, also where they wait. `close` is still to come."""
+        for lane in self._lanes:
+            lane.refuse()
+        if not self._lanes:  # else the encoders go on putting there what they have
+            self._inbox.refuse()
+
     def close(self, linger_s: float | None = None) -> None:
         """Send what was handed over, the last events and heartbeat; wait up to `linger_s` for subscribers to take it.
 
