@@ -138,9 +138,10 @@ def test_a_faulty_recipe_is_refused_by_naming_the_field(
 def test_a_recipe_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_recipe(tmp_path / "none.yaml")
-    (tmp_path / "r.yaml").write_text("a: [")
-    with pytest.raises(ConfigError, match="is not YAML"):
-        read_recipe(tmp_path / "r.yaml")
+    for text, told in (("a: [", "is not YAML"), ("epochs: 20\nepochs: 200", "epochs is given twice .* line 2")):
+        (tmp_path / "r.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=told):
+            read_recipe(tmp_path / "r.yaml")
 
 
 def test_missing_pictures_or_labels_are_refused_with_their_path(folder: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from streamseg.config import from_yaml
 from streamseg.errors import ConfigError
 from streamseg.training.kinds import TAGS, AnyDataSet, Count, DataSet, Folders, Mapped, Model, Positive, Side
 
@@ -203,7 +204,7 @@ def read_recipe(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe {path} cannot be read: {error}") from None
     try:
-        return Recipe.model_validate(yaml.safe_load(text))
+        return Recipe.model_validate(from_yaml(text))
     except yaml.YAMLError as error:
         raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
