@@ -18,7 +18,7 @@ from streamseg.quantising.calibration import _stills
 from streamseg.training import train
 from streamseg.training.bundle import claim, write_bundle
 from streamseg.training.datasets import load
-from streamseg.training.kinds import Folders
+from streamseg.training.kinds import Folders, Stills
 from streamseg.training.recipe import read_recipe
 
 
@@ -166,6 +166,18 @@ def test_calibration_takes_the_splits_and_not_a_picture_that_lies_beside_them(fo
     cv2.imwrite(str(folder / "confusion.png"), np.zeros((32, 32, 3), np.uint8))
     assert {file.parent.name for file in _stills(folder)} == {"train"}
     assert [file.name for file in _stills(folder / "test")] == ["00.png", "01.png", "02.png"]
+
+
+@pytest.mark.parametrize("ending", [".bmp", ".tif", ".TIFF"])
+def test_pictures_of_any_usual_kind_are_read_and_none_is_passed_over(folder: Path, ending: str) -> None:
+    for file in list((folder / "train").iterdir())[:3]:
+        cv2.imwrite(str(file.with_suffix(ending)), cv2.imread(str(file)))
+        file.unlink()
+    data = Folders(kind="folders", root=folder, splits=("train",))
+    stills = Stills(kind="pictures", root=folder / "train", files=("**/*",))
+    names = ("ground", "box", "disc")
+    assert len(load(data, names, None, folder)) == len(list(evaluated(folder, "train"))) == 8
+    assert len(load(stills, names, None, folder)) == len(_stills(folder)) == 8
 
 
 def test_a_split_that_no_list_names_does_not_become_all_pictures(folder: Path, tmp_path: Path) -> None:

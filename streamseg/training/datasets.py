@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ from rich.progress import track
 from streamseg import synthetic
 from streamseg.errors import ConfigError
 from streamseg.evaluation.bar import shown
+from streamseg.evaluation.pictures import read_rgb, spread
 from streamseg.ingest.frames import file_frames
 from streamseg.ingest.reader import RateGate
 from streamseg.synthetic import Street
@@ -27,8 +27,6 @@ from streamseg.training.kinds import AnyDataSet, Boxes, Clips, Folders, Stills, 
 from streamseg.training.styles import Layout, Value
 from streamseg.training.weak import boxed_pictures
 from streamseg.types import U8, Picture
-
-Item = TypeVar("Item")
 
 
 def load(source: AnyDataSet, classes: Sequence[str], data_root: Path | None, base: Path) -> Pictures:
@@ -107,13 +105,13 @@ def _frames(file: Path, source: Clips) -> list[U8]:
         passed += 1
         if source.limit and len(kept) > 2 * source.limit:
             kept, step = kept[::2], 2 * step
-    return _spread(kept, source.limit)
+    return spread(kept, source.limit)
 
 
 def _stills(source: Stills, root: Path) -> Pictures:
-    files = _spread(_files(root, source.files, "pictures"), source.limit)
+    files = spread(_files(root, source.files, "pictures"), source.limit)
     rgb = []
-    for picture in (folders.read_rgb(file) for file in shown(files, f"reading {root.name}")):
+    for picture in (read_rgb(file) for file in shown(files, f"reading {root.name}")):
         size = _scaled(picture.shape[1], picture.shape[0], source.width)
         rgb.append(np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8))
     return _unlabelled(root.name, source.share, rgb)
@@ -133,13 +131,6 @@ def _fitted(picture: Picture, width: int) -> tuple[int, int]:
 def _scaled(width: int, height: int, to: int) -> tuple[int, int]:
     """Sides that are multiples of 4, as a teacher's answer is kept at a quarter."""
     return to // 4 * 4, max(4, round(height * to / width / 4) * 4)
-
-
-def _spread(items: list[Item], limit: int | None) -> list[Item]:
-    """At most `limit` of them, evenly."""
-    if limit is None or len(items) <= limit:
-        return items
-    return [items[i * len(items) // limit] for i in range(limit)]
 
 
 def _unlabelled(name: str, share: float, rgb: Sequence[U8]) -> Pictures:

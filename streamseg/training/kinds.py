@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from streamseg.evaluation.pictures import PICTURES
 from streamseg.training.styles import Layout
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -45,8 +46,9 @@ class Labelled(Mapped):
 
 
 class Folders(Labelled):
-    """Labelled pictures on disk: `root/<split>/*.jpg` beside `root/<split>annot/*.png` (u8 class ids), or laid out as
-    another data set is (`class_map`), or as `images`, `labels`, `suffix` and `names` say (see `styles.Layout`)."""
+    """Labelled pictures on disk: `root/<split>/*.jpg` (or any other of `PICTURES`) beside `root/<split>annot/*.png` (u8
+    class ids), or laid out as another data set is (`class_map`), or as `images`, `labels`, `suffix` and `names` say
+    (see `styles.Layout`)."""
 
     kind: Literal["folders"]
     root: Path
@@ -144,7 +146,7 @@ class Stills(DataSet):
 
     kind: Literal["pictures"]
     root: Path
-    files: Annotated[tuple[str, ...], Field(min_length=1)] = ("**/*.jpg", "**/*.jpeg", "**/*.png")
+    files: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(f"**/*{end}" for end in PICTURES)
     limit: Count | None = None
     """At most so many, evenly spread over their names."""
     width: Side = 480

@@ -20,11 +20,11 @@ from rich.progress import track
 
 from streamseg.errors import ConfigError
 from streamseg.evaluation.bar import shown
+from streamseg.evaluation.pictures import read_rgb
 from streamseg.training import boxes
 from streamseg.training.augment import IGNORED
 from streamseg.training.coco import Box, Boxed, read_boxes
 from streamseg.training.data import Pictures
-from streamseg.training.folders import read_rgb
 from streamseg.training.kinds import Boxes, Refine
 from streamseg.types import U8
 
