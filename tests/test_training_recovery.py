@@ -13,7 +13,7 @@ from shapes import labelled, write
 from torch import nn
 
 from streamseg.errors import ConfigError, EngineError
-from streamseg.training import checkpoint, train
+from streamseg.training import checkpoint, lock, train
 
 PLACE = checkpoint.Place(epoch=1)
 
@@ -83,6 +83,15 @@ def test_epochs_that_a_crash_lost_are_not_logged_twice(folder: Path, tmp_path: P
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
     assert "9.0" not in (run / "log.jsonl").read_text()
     assert len((run / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_second_training_in_the_same_folder_is_refused_while_the_first_is_at_work(
+    folder: Path, tmp_path: Path
+) -> None:
+    recipe, run = write(tmp_path / "r.yaml", folder, epochs=1, report=None), tmp_path / "run"
+    with lock.held(run), pytest.raises(ConfigError, match=r"another training is at work in .*run; .*--work"):
+        train(recipe, out=run, threads=1)
+    train(recipe, out=run, threads=1)
 
 
 def test_a_start_that_leaves_nothing_to_train_is_refused(folder: Path, tmp_path: Path) -> None:
