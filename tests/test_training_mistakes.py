@@ -15,7 +15,7 @@ from streamseg.errors import ConfigError
 from streamseg.evaluation.evaluate import labelled as evaluated
 from streamseg.evaluation.labels import label_values
 from streamseg.quantising.calibration import _stills
-from streamseg.training import train
+from streamseg.training import datasets, train
 from streamseg.training.bundle import claim, write_bundle
 from streamseg.training.datasets import load
 from streamseg.training.kinds import Folders, Stills
@@ -153,6 +153,22 @@ def test_pictures_far_larger_than_the_engine_sees_them_are_told_and_scaled_with_
     for less, more in zip(small.labels, whole.labels, strict=True):
         assert (less == 1).mean() == pytest.approx((more == 1).mean(), abs=0.02)
         assert set(np.unique(less)) == set(np.unique(more))
+
+
+@pytest.mark.parametrize("width", [None, 64])
+def test_pictures_that_find_no_room_in_memory_are_read_again_and_are_the_same(
+    folder: Path, tmp_path: Path, width: int | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = {"kind": "folders", "root": str(folder), "splits": ["train"], "width": width, "map": {"disc": "box"}}
+    held = load(Folders.model_validate(data), ("ground", "box", "disc"), None, tmp_path)
+    monkeypatch.setattr(datasets, "_room", lambda: 5.0 * held.rgb[0].nbytes / 3 * 4)
+    told = warned(folder, tmp_path, caplog, datasets=[data])
+    assert [line for line in told if line.startswith("shapes/train: the memory lacks")]
+    again = load(Folders.model_validate(data), ("ground", "box", "disc"), None, tmp_path)
+    for one, other in ((held.rgb, again.rgb), (held.labels, again.labels)):
+        assert [array is other[i] for i, array in enumerate(other)] == [True] * 5 + [False] * 3
+        for before, after in zip(one, other, strict=True):
+            np.testing.assert_array_equal(before, after)
 
 
 def test_data_for_labelled_folders_is_refused_where_there_are_none(folder: Path, tmp_path: Path) -> None:

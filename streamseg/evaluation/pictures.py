@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,8 +30,8 @@ def read_rgb(picture: Path) -> U8:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def spread(items: list[Item], limit: int | None) -> list[Item]:
+def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
     """At most `limit` of them, evenly."""
     if limit is None or len(items) <= limit:
-        return items
+        return list(items)
     return [items[i * len(items) // limit] for i in range(limit)]

@@ -54,5 +54,5 @@ def of_recipe(bundle: Bundle) -> Labelled | None:
         return None
     mapped = ", its classes mapped" if recipe.report.maps else ""
     folder = bundle.path.resolve() / recipe.report.root.expanduser() if recipe.report.kind == "folders" else None
-    pairs = list(zip(found.rgb, found.labels, strict=True))
-    return Labelled(found.name.replace("/", " ") + mapped, len(pairs), lambda: pairs, folder, bool(mapped))
+    name = found.name.replace("/", " ") + mapped
+    return Labelled(name, len(found), lambda: zip(found.rgb, found.labels, strict=True), folder, bool(mapped))

@@ -1,10 +1,14 @@
-"""Reads, draws or decodes the data sets of a recipe into memory. Runs in the training thread, before training."""
+"""Reads, draws or decodes the data sets of a recipe. Runs in the training thread, before training."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -22,11 +26,13 @@ from streamseg.synthetic import Street
 from streamseg.training import folders
 from streamseg.training.augment import IGNORED
 from streamseg.training.classmap import class_map
-from streamseg.training.data import Pictures
+from streamseg.training.data import Pictures, Stored
 from streamseg.training.kinds import AnyDataSet, Boxes, Clips, Folders, Stills, Synthetic
 from streamseg.training.styles import Layout, Value
 from streamseg.training.weak import boxed_pictures
 from streamseg.types import U8, Picture
+
+log = logging.getLogger("streamseg")
 
 
 def load(source: AnyDataSet, classes: Sequence[str], data_root: Path | None, base: Path) -> Pictures:
@@ -66,25 +72,42 @@ def _folders(source: Folders, root: Path, base: Path, ours: Sequence[str]) -> Pi
     mapped = class_map(source.class_map, ours, base, source.map, source.others) if source.class_map else None
     layouts = (source.layout,) if source.layout else mapped.style.layouts if mapped and mapped.style else (Layout(),)
     found = [pair for split in source.splits for pair in folders.pairs(root, split, layouts)]
-    theirs = source.classes or ours
+    name, theirs = f"{root.name}/{'+'.join(source.splits)}", source.classes or ours
     unknown: Counter[Value] = Counter()
-    each = shown(found, f"reading {root.name}")
-    loaded = [_at_most(source.width, *folders.read(*files, mapped, unknown, theirs)) for files in each]
-    pictures = Pictures(f"{root.name}/{'+'.join(source.splits)}", source.share, *zip(*loaded, strict=True))
-    said = f"class map {mapped.name} does" if mapped else f"{len(theirs)} classes do"
-    folders.report(pictures.name, unknown, said, sum(labels.size for labels in pictures.labels))
-    return pictures if mapped else _relabelled(pictures, label_table(source, theirs, ours))
+    table = np.arange(256, dtype=np.uint8) if mapped else label_table(source, theirs, ours)
+    room, pixels = _room(), 0
+    rgb, labels = Stored(0.75 * room), Stored(0.25 * room)  # as their bytes a pixel are
+    for picture, truth in shown(found, f"reading {root.name}"):
+        whole, values = folders.read(picture, truth, mapped, unknown, theirs)
+        rgb.append(_at_most(source.width, whole, cv2.INTER_AREA), partial(_reread, picture, source.width))
+        labels.append(table[_at_most(source.width, values, cv2.INTER_NEAREST)])
+        pixels += labels[-1].size
+    if rgb.room < 0:
+        log.warning(
+            "%s: the memory lacks %.1f GB to hold all %d pictures, so some are read again each time, which takes "
+            "longer: a smaller `width` with the data set spares that",
+            name, -(rgb.room + labels.room) / 1e9, len(found),
+        )  # fmt: skip
+    folders.report(name, unknown, f"class map {mapped.name} does" if mapped else f"{len(theirs)} classes do", pixels)
+    return Pictures(name, source.share, rgb, labels)
 
 
-def _at_most(width: int | None, rgb: U8, labels: U8) -> tuple[U8, U8]:
-    """A picture and its labels, no wider than `width`."""
-    if width is None or rgb.shape[1] <= width:
-        return rgb, labels
-    size = width, max(1, round(rgb.shape[0] * width / rgb.shape[1]))
-    return (
-        np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8),
-        np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.uint8),
-    )
+def _room() -> float:
+    """Bytes that the pictures of a data set may take: half of the memory that is free, as training needs some too."""
+    free = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
+    return int(free[1]) * 1024 / 2 if free else math.inf
+
+
+def _reread(picture: Path, width: int | None) -> U8:
+    return _at_most(width, read_rgb(picture), cv2.INTER_AREA)
+
+
+def _at_most(width: int | None, array: U8, how: int) -> U8:
+    """A picture or its labels, no wider than `width`."""
+    if width is None or array.shape[1] <= width:
+        return array
+    size = width, max(1, round(array.shape[0] * width / array.shape[1]))
+    return np.asarray(cv2.resize(array, size, interpolation=how), np.uint8)
 
 
 def _clips(source: Clips, root: Path) -> Pictures:
