@@ -30,7 +30,7 @@ from streamseg.training.data import Pictures, Stored
 from streamseg.training.kinds import AnyDataSet, Boxes, Clips, Folders, Stills, Synthetic
 from streamseg.training.styles import Layout, Value
 from streamseg.training.weak import boxed_pictures
-from streamseg.types import U8, Picture
+from streamseg.types import U8
 
 log = logging.getLogger("streamseg")
 
@@ -124,7 +124,7 @@ def _frames(file: Path, source: Clips) -> list[U8]:
         if not gate.passes(frame.media_ns):
             continue
         if passed % step == 0:
-            kept.append(frame.picture.rgb(*_fitted(frame.picture, source.width)))
+            kept.append(frame.picture.rgb(*_scaled(frame.picture.width, frame.picture.height, source.width)))
         passed += 1
         if source.limit and len(kept) > 2 * source.limit:
             kept, step = kept[::2], 2 * step
@@ -145,10 +145,6 @@ def _files(root: Path, patterns: Sequence[str], what: str) -> list[Path]:
     if not files:
         raise ConfigError(f"no {what} in {root} ({', '.join(patterns)}); say where they are with `root` and `files`")
     return files
-
-
-def _fitted(picture: Picture, width: int) -> tuple[int, int]:
-    return _scaled(picture.width, picture.height, width)
 
 
 def _scaled(width: int, height: int, to: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import overload
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,11 +44,7 @@ class PseudoLabels(Sequence[U8]):
         self._when = [] if refine is None else [refine.at(i) for i in range(refine.rounds)]
         """Shares of the training at which they are refined."""
 
-    @overload
-    def __getitem__(self, index: int) -> U8: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[U8]: ...
-    def __getitem__(self, index: int | slice) -> U8 | Sequence[U8]:
+    def __getitem__(self, index: Any) -> Any:
         return self._labels[index]
 
     def __len__(self) -> int:
