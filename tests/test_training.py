@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from processes import Finished
 from shapes import CLASSES, drawn, labelled, write
 
 from streamseg.engine.bundle import Bundle
@@ -247,15 +249,14 @@ def test_the_shipped_recipe_reads_its_data() -> None:
     assert frequency.min() > 0.001
 
 
-def test_the_command_line_trains_a_bundle_that_can_be_evaluated(folder: Path, tmp_path: Path) -> None:
+def test_the_command_line_trains_a_bundle_that_can_be_evaluated(
+    folder: Path, tmp_path: Path, streamseg_here: Callable[..., Finished]
+) -> None:
     recipe = write(tmp_path / "recipe.yaml", folder)
     engine = tmp_path / "tiny"
-    command = [sys.executable, "-m", "streamseg"]
-    options = ["--out", engine, "--work", tmp_path / "work", "--threads", "1"]
-    subprocess.run([*command, "train", recipe, *options], check=True, capture_output=True)
-    evaluated = subprocess.run(
-        [*command, "eval", engine, folder, "--split", "test", "--json"], check=True, capture_output=True
-    )
+    trained = streamseg_here("train", recipe, "--out", engine, "--work", tmp_path / "work", "--threads", 1)
+    assert trained.code == 0, trained
+    evaluated = streamseg_here("eval", engine, folder, "--split", "test", "--json")
     manifest = Bundle.open(engine).manifest
     assert manifest.accuracy["miou"] == json.loads(evaluated.stdout)["miou"]
     assert [c.name for c in manifest.classes] == list(CLASSES)
