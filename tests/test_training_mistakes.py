@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from streamseg.evaluation.evaluate import labelled as evaluated
 from streamseg.evaluation.labels import label_values
 from streamseg.quantising.calibration import _stills
 from streamseg.training import datasets, train
-from streamseg.training.bundle import claim, write_bundle
+from streamseg.training.bundle import claim
 from streamseg.training.datasets import load
 from streamseg.training.kinds import Folders, Stills
 from streamseg.training.recipe import read_recipe
@@ -107,15 +108,14 @@ def test_a_damaged_checkpoint_is_told(folder: Path, tmp_path: Path, content: byt
         train(write(tmp_path / "r.yaml", folder), out=tmp_path, resume=True, threads=1)
 
 
-def test_a_folder_that_cannot_take_the_engine_is_told_before_the_training(folder: Path, tmp_path: Path) -> None:
-    done = train(write(tmp_path / "r.yaml", folder, epochs=1, report=None), out=tmp_path / "run", threads=1)
-    write_bundle(done, tmp_path / "engine", None, tmp_path)
+def test_a_folder_that_cannot_take_the_engine_is_told_before_the_training(tmp_path: Path, tiny_engine: Path) -> None:
+    shutil.copytree(tiny_engine, tmp_path / "engine")
     claim(tmp_path / "engine", "tiny")
     claim(tmp_path / "new" / "engine", "tiny")
     with pytest.raises(ConfigError, match=r"engine holds the engine 'tiny', which 'gate' would replace"):
         claim(tmp_path / "engine", "gate")
     with pytest.raises(ConfigError, match=r"no engine can be written to .*give another --out"):
-        claim(tmp_path / "r.yaml", "tiny")
+        claim(tmp_path / "engine" / "engine.yaml", "tiny")
     (tmp_path / "engine" / "engine.yaml").write_text("damaged")
     claim(tmp_path / "engine", "gate")
 
