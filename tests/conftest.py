@@ -161,6 +161,11 @@ if has_gpu():  # Triton's kernels run in its interpreter then; it looks when the
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+# Before torch is imported, here and in the commands that tests start: on networks this small a second thread mostly
+# waits, turning (a training of the tests took 30 s of CPU with two on a busy machine, 3 with one).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @cache
 def missing(marker: str, name: str) -> str | None:
     return NEEDS[marker, name]()
