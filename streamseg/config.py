@@ -249,10 +249,15 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def from_yaml(text: str) -> Any:
+    """Plain data, of whatever people write for us. Raises yaml.YAMLError, also for a key that is given twice."""
+    return yaml.load(text, _Loader)
+
+
 def read(path: Path) -> dict[str, Any]:
     """The plain data of a YAML configuration, not validated yet. Raises ConfigError."""
     try:
-        data = yaml.load(path.read_text(), _Loader)
+        data = from_yaml(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -151,6 +151,8 @@ def _record(engine: str, report: dict[str, Any], data: str) -> None:
 
     if report.get("miou") is None:
         raise ConfigError("--record: the data has no labels of the engine's classes")
+    if "doubt" in report:
+        raise ConfigError(f"--record: not recorded: {report['doubt']} (pixels that shall not count are labelled 255)")
     bundle = find(engine)
     if report["engine"] != bundle.identity:
         raise ConfigError("--record: this was int8's accuracy, not the model's; add --set engine.precision=bf16")

@@ -22,8 +22,9 @@ import tiny_engine as tiny
 from bringing import Bring
 from clips import Clips
 from daemon import ANY_PORT
-from processes import Running, StreamsegCli
+from processes import Finished, Running, StreamsegCli
 
+from streamseg import cli
 from streamseg.engine.machine import gpu_names
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -81,6 +82,23 @@ def streamseg_cli(tmp_path: Path) -> Iterator[StreamsegCli]:
     cli = StreamsegCli(tmp_path / "cli")
     yield cli
     cli.kill_all()
+
+
+@pytest.fixture
+def streamseg_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """`streamseg_here("eval", …)` -> Finished, as of `streamseg_cli`, but in this process: for tests of what a command
+    says, which a second of imports each would make slow."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(cli, "_leave", lambda code: None)  # it ends the process where threads hang
+
+    def run(*arguments: object) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["streamseg", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return Finished(int(ended.value.code or 0), *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture
@@ -143,6 +161,11 @@ NEEDS: dict[tuple[str, str], Callable[[], str | None]] = {
 
 if has_gpu():  # Triton's kernels run in its interpreter then; it looks when they are defined
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+# Before torch is imported, here and in the commands that tests start: on networks this small a second thread mostly
+# waits, turning (a training of the tests took 30 s of CPU with two on a busy machine, 3 with one).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @cache

@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from torch import nn
 
+from streamseg.engine.openvino_backend import run_once
+from streamseg.errors import ConfigError
 from streamseg.models import ARCHITECTURES, auxiliary, build, deployed
 from streamseg.training.export import export_network
 from streamseg.training.losses import segmentation_loss
@@ -127,6 +130,10 @@ def test_backbones_have_as_many_parameters_as_torchvisions_without_the_classifie
     assert count(mobile.parameters()) == 3_504_872 - 1_281_000 - last
 
 
+def test_the_edge_network_has_at_most_two_million_parameters() -> None:
+    assert count(deployed(build("edge", 11))) <= 2_000_000
+
+
 def test_the_tiny_network_leaves_room_for_its_program_in_a_megabyte_of_int8() -> None:
     assert count(deployed(build("tiny", 19))) <= 860_000
 
@@ -209,5 +216,27 @@ def test_what_is_exported_answers_as_torch_without_the_auxiliary_heads(name: str
         expected = model(torch.from_numpy(image)).numpy()
     scale = float(np.abs(expected).max())
     np.testing.assert_allclose(session.run(["logits"], {"image": image})[0] / scale, expected / scale, atol=1e-3)
+    (in_openvino,) = run_once(path.read_bytes(), {"image": image}, ["logits"])
+    np.testing.assert_allclose(in_openvino / scale, expected / scale, atol=1e-3)
     stored = 4 * count(deployed(model))
     assert path.stat().st_size < stored * 1.02 + 300_000
+    assert [file.name for file in tmp_path.iterdir()] == ["network.onnx"]
+
+
+def test_the_exported_file_is_valid_and_has_no_batch_norm(tmp_path: Path) -> None:
+    export_network(fresh("edge"), tmp_path / "network.onnx")
+    network = onnx.load(tmp_path / "network.onnx")
+    onnx.checker.check_model(network, full_check=True)
+    assert "BatchNormalization" not in {node.op_type for node in network.graph.node}
+
+
+def test_exporting_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    model = fresh("edge").train()
+    export_network(model, tmp_path / "network.onnx")
+    assert model.training
+    assert len(model(torch.randn(2, 3, 64, 64))) == 3
+
+
+def test_an_unknown_architecture_is_named_with_the_choices() -> None:
+    with pytest.raises(ConfigError, match="'egde' is unknown; there is: edge"):
+        build("egde", 2)

@@ -149,6 +149,7 @@ def test_values_that_nobody_named_are_ignored_and_told_once(tmp_path: Path, capl
         ("m.yaml", "mapping: {}", r"must hold some of: style, map, others"),
         ("m.yaml", "map: [7, road]", r"map must say `value or name: class`"),
         ("m.yaml", "map: {", r"is not YAML"),
+        ("m.yaml", "map:\n  7: road\n  7: pavement", r"7 is given twice"),
         ("m.yaml", "style: [voc]", r"style must be a name, not \['voc'\]"),
         ("m.yaml", "map: {7: road}\nothers: [road]", r"others must be a name, not"),
         ("m.csv", "id,name\n7,road,x", r"line 2: '7,road,x' is not a value \(or three\) and a class"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,19 @@ def test_nothing_but_void_cannot_be_drawn_or_recorded(engine: Path, folder: Path
         assert "no labels" in str(done.exception)
     assert not (tmp_path / "matrix.png").exists()
     assert Bundle.open(engine).manifest.accuracy == {}
+
+
+def test_what_is_doubted_is_not_recorded(engine: Path, folder: Path) -> None:
+    labels = cv2.imread(str(folder / "testannot" / "1.png"), cv2.IMREAD_UNCHANGED)
+    labels[:8, :8], labels[:8, 8:16] = 20, 30
+    cv2.imwrite(str(folder / "testannot" / "1.png"), labels)
+    done = CliRunner().invoke(app, ["eval", str(engine), str(folder), "--record", "others"])
+    assert re.search(r"--record: not recorded: .*labels \(20, 30\) are none of quarters@.* 255\)", str(done.exception))
+    assert Bundle.open(engine).manifest.accuracy == {}
+    labels[:8, :16] = 255
+    cv2.imwrite(str(folder / "testannot" / "1.png"), labels)
+    evaluated(engine, folder, "--record", "ours")
+    assert Bundle.open(engine).manifest.accuracy["data"] == "ours"
 
 
 def test_a_recorded_accuracy_is_in_the_manifest_and_the_model_is_not_touched(engine: Path, folder: Path) -> None:

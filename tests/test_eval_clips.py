@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny_engine as tiny
 from clips import Clips
-from processes import StreamsegCli
+from processes import Finished, StreamsegCli
 
 FRAMES, WIDTH, HEIGHT = 24, 160, 120
 GROUND, SQUARE, VOID = tiny.NAMES.index("ground"), tiny.NAMES.index("square"), 255
@@ -49,9 +49,9 @@ def labelled(clip: Clips, tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def report(streamseg_cli: StreamsegCli, tiny_engine: Path) -> Callable[..., dict[str, Any]]:
+def report(streamseg_here: Callable[..., Finished], tiny_engine: Path) -> Callable[..., dict[str, Any]]:
     def run(*arguments: object) -> dict[str, Any]:
-        done = streamseg_cli("eval", tiny_engine, *arguments, "--json")
+        done = streamseg_here("eval", tiny_engine, *arguments, "--json")
         assert done.code == 0, done
         printed: dict[str, Any] = json.loads(done.stdout)
         return printed
@@ -193,7 +193,7 @@ def test_without_truth_the_video_has_three_panels(
     ],
 )
 def test_what_cannot_be_measured_is_said_in_one_line(
-    streamseg_cli: StreamsegCli,
+    streamseg_here: Callable[..., Finished],
     tiny_engine: Path,
     labelled: Callable[..., Path],
     tmp_path: Path,
@@ -206,7 +206,7 @@ def test_what_cannot_be_measured_is_said_in_one_line(
     labelled("odd", labels=labels, moving=moving.astype(np.uint8))
     labelled("none", boxes=labels)
     paths = [tmp_path / a if a == "." or a.endswith((".mp4", ".nothing")) else a for a in arguments]
-    done = streamseg_cli("eval", tiny_engine, *paths)
+    done = streamseg_here("eval", tiny_engine, *paths)
     assert done.code == 2, done
     assert words in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
@@ -232,11 +232,13 @@ def test_bench_engine_measures_every_combination_and_its_parts(streamseg_cli: St
         assert result["graph_ms"] > 0
 
 
-def test_bench_engine_prints_a_table_and_says_what_is_no_choice(streamseg_cli: StreamsegCli, tiny_engine: Path) -> None:
-    done = streamseg_cli("bench", "engine", tiny_engine, "--size", "160x96", "--runs", 2)
+def test_bench_engine_prints_a_table_and_says_what_is_no_choice(
+    streamseg_here: Callable[..., Finished], tiny_engine: Path
+) -> None:
+    done = streamseg_here("bench", "engine", tiny_engine, "--size", "160x96", "--runs", 2)
     assert done.code == 0, done
     assert "cost_percent" in done.stdout
     for option, value in (("--size", "160"), ("--threads", "some"), ("--precision", "fp7"), ("--smoothing", "x")):
-        done = streamseg_cli("bench", "engine", tiny_engine, option, value)
+        done = streamseg_here("bench", "engine", tiny_engine, option, value)
         assert (done.code, done.stderr.count("\n")) == (2, 1), done
         assert option in done.stderr

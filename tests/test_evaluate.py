@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import small_network
 from clips import Clips
-from processes import StreamsegCli
+from processes import Finished
 from shapes import palette
 from tiny_engine import NAMES
 
@@ -168,9 +168,9 @@ def test_a_clip_beside_its_own_answers_is_perfect(
 
 
 def test_the_command_prints_the_report_as_json(
-    streamseg_cli: StreamsegCli, tiny_engine: Path, folder: Callable[..., Path]
+    streamseg_here: Callable[..., Finished], tiny_engine: Path, folder: Callable[..., Path]
 ) -> None:
-    done = streamseg_cli("eval", tiny_engine, folder(without_square, "val"), "--split", "val", "--json")
+    done = streamseg_here("eval", tiny_engine, folder(without_square, "val"), "--split", "val", "--json")
     assert done.code == 0, done
     report = json.loads(done.stdout)
     assert report["iou"].keys() == set(NAMES)
@@ -182,18 +182,18 @@ def test_the_command_prints_the_report_as_json(
 
 
 def test_labels_of_other_classes_are_doubted_but_one_void_label_is_not(
-    tiny_engine: Path, folder: Callable[..., Path], streamseg_cli: StreamsegCli, tmp_path: Path
+    tiny_engine: Path, folder: Callable[..., Path], streamseg_here: Callable[..., Finished], tmp_path: Path
 ) -> None:
     def shifted(labels: U8) -> U8:
         labels[labels != GROUND] += 7
         return labels
 
-    done = streamseg_cli("eval", tiny_engine, folder(shifted))
+    done = streamseg_here("eval", tiny_engine, folder(shifted))
     assert done.code == 0, done
     assert "labels (8, 9, 10) are none of tiny@" in done.stderr
     assert "0 to 3 (ground, black, white, square)" in done.stderr
     other = small_network.write(tmp_path / "other").path
-    built = streamseg_cli("engine", "build", other, "--data", tmp_path, "--pictures", 2)
+    built = streamseg_here("engine", "build", other, "--data", tmp_path, "--pictures", 2)
     assert "labels (8, 9, 10) are none of" in built.stdout, built
     for annotation in (tmp_path / "testannot").iterdir():
         labels = cv2.imread(str(annotation), cv2.IMREAD_UNCHANGED)
@@ -254,10 +254,10 @@ def test_its_progress_is_shown_where_somebody_looks(
 
 
 def test_a_size_that_the_engine_does_not_take_is_told_with_those_that_it_does(
-    streamseg_cli: StreamsegCli, predicted: tuple[Path, U8], tmp_path: Path
+    streamseg_here: Callable[..., Finished], predicted: tuple[Path, U8], tmp_path: Path
 ) -> None:
     out = tmp_path / "labels.npz"
-    done = streamseg_cli("eval", "street-edge", predicted[0], "--save-labels", out, "--size", "100x100")
+    done = streamseg_here("eval", "street-edge", predicted[0], "--save-labels", out, "--size", "100x100")
     assert (
         done.code,
         "street-edge@" in done.stderr,
@@ -268,7 +268,7 @@ def test_a_size_that_the_engine_does_not_take_is_told_with_those_that_it_does(
         True,
     )
     for size in ("100", "100x16", "128x64x5"):
-        done = streamseg_cli("eval", "street-edge", predicted[0], "--size", size)
+        done = streamseg_here("eval", "street-edge", predicted[0], "--size", size)
         assert (done.code, f"--size '{size}': WIDTHxHEIGHT is wanted" in done.stderr) == (2, True)
 
 

@@ -16,7 +16,7 @@ import small_network
 import tiny_engine
 from clips import Clips
 from onnx import TensorProto, numpy_helper
-from processes import StreamsegCli
+from processes import Finished, StreamsegCli
 from stills import frame
 from tiny_engine import COLOURS
 
@@ -213,10 +213,10 @@ def evaluate_config(engine: Path, **settings: object) -> Any:
 
 
 def test_only_pictures_that_are_not_measured_on_are_calibrated_on(
-    streamseg_cli: StreamsegCli, tmp_path: Path, pictures: Path
+    streamseg_here: Callable[..., Finished], tmp_path: Path, pictures: Path
 ) -> None:
     bundle = small_network.write(tmp_path)
-    done = streamseg_cli("engine", "build", bundle.path, "--precision", "int8", "--data", pictures, "--json")
+    done = streamseg_here("engine", "build", bundle.path, "--precision", "int8", "--data", pictures, "--json")
     assert done.code == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["calibrated"] == f"{pictures.name}, 2 pictures"
@@ -232,9 +232,11 @@ def test_a_clip_is_calibrated_on_a_frame_a_second(clip: Clips, tmp_path: Path) -
     assert not np.array_equal(found.rgb[0], found.rgb[1])
 
 
-def test_without_real_pictures_it_warns_and_auto_stays_with_float(streamseg_cli: StreamsegCli, tmp_path: Path) -> None:
+def test_without_real_pictures_it_warns_and_auto_stays_with_float(
+    streamseg_here: Callable[..., Finished], tmp_path: Path
+) -> None:
     bundle = small_network.write(tmp_path)
-    done = streamseg_cli("engine", "build", bundle.path, "--pictures", 2)
+    done = streamseg_here("engine", "build", bundle.path, "--pictures", 2)
     assert done.code == 0, done.stderr
     assert "--calibrate" in done.stdout
     assert "--data" in done.stdout

@@ -41,9 +41,9 @@ def test_a_camera_of_a_size_that_the_engine_cannot_take_ends_no_other(
     cameras = tmp_path / "cameras.yaml"
     cameras.write_text(
         "streams:\n"
-        "  - {id: flat, source: 'synthetic://street?size=320x64&frames=5'}\n"
-        "  - {id: tiles, source: 'synthetic://street?size=320x96&frames=5', tiling: {columns: 2, rows: 2}}\n"
-        "  - {id: good, source: 'synthetic://street?size=320x192&frames=5'}\n"
+        "  - {id: flat, source: 'synthetic://street?size=320x64&frames=5&pace=max'}\n"
+        "  - {id: tiles, source: 'synthetic://street?size=320x96&frames=5&pace=max', tiling: {columns: 2, rows: 2}}\n"
+        "  - {id: good, source: 'synthetic://street?size=320x192&frames=5&pace=max'}\n"
         f"engine: {{name: {tall_engine}}}\n"
         f"publish: {{bind: '{ANY_PORT}'}}\n"
     )

@@ -74,11 +74,16 @@ def test_different_seeds_are_different_streets(streets: list[Street]) -> None:
 
 
 @lru_cache
+def _frames(street: Street) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures and labels of 20 frames that are far apart."""
+    rgb, labels = zip(*(street.frame(i) for i in range(0, 2600, 130)), strict=True)
+    return np.stack(rgb), np.stack(labels)
+
+
+@lru_cache
 def _still(street: Street) -> tuple[np.ndarray, np.ndarray]:
-    """Per pixel, over frames far apart: median colour and most frequent label."""
-    frames = [street.frame(i) for i in range(0, 2600, 130)]
-    rgb = np.stack([f[0] for f in frames]).astype(np.float32)
-    labels = np.stack([f[1] for f in frames])
+    """Per pixel, over these frames: median colour and most frequent label."""
+    rgb, labels = _frames(street)
     common = np.array([(labels == c).sum(axis=0) for c in range(12)]).argmax(axis=0)
     return np.median(rgb, axis=0), common
 
@@ -108,8 +113,7 @@ def test_what_passes_behind_poles_and_signs_is_hidden_by_them_in_the_picture_too
     wrong = total = 0
     for street in streets:
         median, _ = _still(street)
-        for index in range(0, 2600, 130):
-            rgb, labels = street.frame(index)
+        for rgb, labels in zip(*_frames(street), strict=True):
             front = np.isin(labels, (POLE, SIGN))
             wrong += int((np.abs(rgb - median).max(axis=2)[front] > 50).sum())
             total += int(front.sum())

@@ -108,12 +108,11 @@ def test_what_is_frozen_stays_and_the_head_learns(
 
 def test_a_frozen_run_goes_on_where_it_stopped(trained: tuple[Path, Trained], folder: Path, tmp_path: Path) -> None:
     recipe = write(tmp_path / "r.yaml", folder, init=str(trained[0]), freeze=2, epochs=3, learning_rate=2e-4, **OTHER)
-    whole = train(recipe, out=tmp_path / "whole", threads=1)
     stopped = write(tmp_path / "s.yaml", folder, init=str(trained[0]), freeze=2, epochs=3, **OTHER)
     train(stopped, out=tmp_path / "parts", epochs=1, threads=1)
     assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)["place"]["epoch"] == 1
     resumed = train(recipe, out=tmp_path / "parts", resume=True, threads=1)
-    assert resumed.epochs == whole.epochs == 3
+    assert resumed.epochs == 3
     assert not torch.equal(resumed.model.stem[0][0].weight, build("edge", 2).stem[0][0].weight)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from streamseg.errors import ConfigError
 from streamseg.evaluation.evaluate import labelled as evaluated
 from streamseg.evaluation.labels import label_values
 from streamseg.quantising.calibration import _stills
-from streamseg.training import train
-from streamseg.training.bundle import claim, write_bundle
+from streamseg.training import datasets, train
+from streamseg.training.bundle import claim
 from streamseg.training.datasets import load
-from streamseg.training.kinds import Folders
+from streamseg.training.kinds import Folders, Stills
 from streamseg.training.recipe import read_recipe
 
 
@@ -107,15 +108,14 @@ def test_a_damaged_checkpoint_is_told(folder: Path, tmp_path: Path, content: byt
         train(write(tmp_path / "r.yaml", folder), out=tmp_path, resume=True, threads=1)
 
 
-def test_a_folder_that_cannot_take_the_engine_is_told_before_the_training(folder: Path, tmp_path: Path) -> None:
-    done = train(write(tmp_path / "r.yaml", folder, epochs=1, report=None), out=tmp_path / "run", threads=1)
-    write_bundle(done, tmp_path / "engine", None, tmp_path)
+def test_a_folder_that_cannot_take_the_engine_is_told_before_the_training(tmp_path: Path, tiny_engine: Path) -> None:
+    shutil.copytree(tiny_engine, tmp_path / "engine")
     claim(tmp_path / "engine", "tiny")
     claim(tmp_path / "new" / "engine", "tiny")
     with pytest.raises(ConfigError, match=r"engine holds the engine 'tiny', which 'gate' would replace"):
         claim(tmp_path / "engine", "gate")
     with pytest.raises(ConfigError, match=r"no engine can be written to .*give another --out"):
-        claim(tmp_path / "r.yaml", "tiny")
+        claim(tmp_path / "engine" / "engine.yaml", "tiny")
     (tmp_path / "engine" / "engine.yaml").write_text("damaged")
     claim(tmp_path / "engine", "gate")
 
@@ -155,6 +155,22 @@ def test_pictures_far_larger_than_the_engine_sees_them_are_told_and_scaled_with_
         assert set(np.unique(less)) == set(np.unique(more))
 
 
+@pytest.mark.parametrize("width", [None, 64])
+def test_pictures_that_find_no_room_in_memory_are_read_again_and_are_the_same(
+    folder: Path, tmp_path: Path, width: int | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = {"kind": "folders", "root": str(folder), "splits": ["train"], "width": width, "map": {"disc": "box"}}
+    held = load(Folders.model_validate(data), ("ground", "box", "disc"), None, tmp_path)
+    monkeypatch.setattr(datasets, "_room", lambda: 5.0 * held.rgb[0].nbytes / 3 * 4)
+    told = warned(folder, tmp_path, caplog, datasets=[data])
+    assert [line for line in told if line.startswith("shapes/train: the memory lacks")]
+    again = load(Folders.model_validate(data), ("ground", "box", "disc"), None, tmp_path)
+    for one, other in ((held.rgb, again.rgb), (held.labels, again.labels)):
+        assert [array is other[i] for i, array in enumerate(other)] == [True] * 5 + [False] * 3
+        for before, after in zip(one, other, strict=True):
+            np.testing.assert_array_equal(before, after)
+
+
 def test_data_for_labelled_folders_is_refused_where_there_are_none(folder: Path, tmp_path: Path) -> None:
     streets = [{"kind": "synthetic", "pictures": 2}]
     recipe = write(tmp_path / "r.yaml", folder, datasets=streets, report=None)
@@ -166,6 +182,18 @@ def test_calibration_takes_the_splits_and_not_a_picture_that_lies_beside_them(fo
     cv2.imwrite(str(folder / "confusion.png"), np.zeros((32, 32, 3), np.uint8))
     assert {file.parent.name for file in _stills(folder)} == {"train"}
     assert [file.name for file in _stills(folder / "test")] == ["00.png", "01.png", "02.png"]
+
+
+@pytest.mark.parametrize("ending", [".bmp", ".tif", ".TIFF"])
+def test_pictures_of_any_usual_kind_are_read_and_none_is_passed_over(folder: Path, ending: str) -> None:
+    for file in list((folder / "train").iterdir())[:3]:
+        cv2.imwrite(str(file.with_suffix(ending)), cv2.imread(str(file)))
+        file.unlink()
+    data = Folders(kind="folders", root=folder, splits=("train",))
+    stills = Stills(kind="pictures", root=folder / "train", files=("**/*",))
+    names = ("ground", "box", "disc")
+    assert len(load(data, names, None, folder)) == len(list(evaluated(folder, "train"))) == 8
+    assert len(load(stills, names, None, folder)) == len(_stills(folder)) == 8
 
 
 def test_a_split_that_no_list_names_does_not_become_all_pictures(folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from shapes import labelled, write
 from torch import nn
 
 from streamseg.errors import ConfigError, EngineError
-from streamseg.training import checkpoint, train
+from streamseg.training import checkpoint, lock, train
 
 PLACE = checkpoint.Place(epoch=1)
 
@@ -24,14 +25,26 @@ def folder(tmp_path: Path) -> Path:
     return labelled(tmp_path / "shapes")
 
 
-def test_weights_that_are_no_longer_finite_are_told_and_not_kept(folder: Path, tmp_path: Path) -> None:
-    recipe = write(tmp_path / "r.yaml", folder, epochs=1, report=None)
-    train(recipe, out=tmp_path / "run", threads=1)
-    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
-    write(tmp_path / "r.yaml", folder, epochs=3, report=None, learning_rate=1e30)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run of one epoch left; for `run`."""
+    root = tmp_path_factory.mktemp("trained")
+    train(write(root / "r.yaml", labelled(root), epochs=1, report=None), out=root / "run", threads=1)
+    return root / "run"
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A run of one epoch, to go on from."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def test_weights_that_are_no_longer_finite_are_told_and_not_kept(folder: Path, run: Path, tmp_path: Path) -> None:
+    before = (run / "checkpoint.pt").read_bytes()
+    recipe = write(tmp_path / "r.yaml", folder, epochs=3, report=None, learning_rate=1e30)
     with pytest.raises(EngineError, match=r"no longer finite: try a lower learning_rate; .*checkpoint\.pt is from bef"):
-        train(recipe, out=tmp_path / "run", resume=True, threads=1)
-    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+        train(recipe, out=run, resume=True, threads=1)
+    assert (run / "checkpoint.pt").read_bytes() == before
 
 
 def test_a_full_disk_keeps_the_checkpoint_before_it_and_names_the_file(tmp_path: Path) -> None:
@@ -63,18 +76,15 @@ def test_a_run_that_has_ended_or_goes_on_says_so(
     assert "checkpoint.pt, in epoch 2 of 3" in capsys.readouterr().out
 
 
-def test_a_decay_that_was_changed_since_is_taken(folder: Path, tmp_path: Path) -> None:
-    recipe = write(tmp_path / "r.yaml", folder, epochs=1, report=None)
-    train(recipe, out=tmp_path / "run", threads=1)
-    write(tmp_path / "r.yaml", folder, epochs=2, report=None, weight_decay=0.5)
-    train(recipe, out=tmp_path / "run", resume=True, threads=1)
-    kept = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["optimiser"]
+def test_a_decay_that_was_changed_since_is_taken(folder: Path, run: Path, tmp_path: Path) -> None:
+    recipe = write(tmp_path / "r.yaml", folder, epochs=2, report=None, weight_decay=0.5)
+    train(recipe, out=run, resume=True, threads=1)
+    kept = torch.load(run / "checkpoint.pt", weights_only=True)["optimiser"]
     assert [group["weight_decay"] for group in kept["param_groups"]] == [0.5, 0]
 
 
-def test_epochs_that_a_crash_lost_are_not_logged_twice(folder: Path, tmp_path: Path) -> None:
-    recipe, run = write(tmp_path / "r.yaml", folder, report=None), tmp_path / "run"
-    train(recipe, out=run, epochs=1, threads=1)
+def test_epochs_that_a_crash_lost_are_not_logged_twice(folder: Path, run: Path, tmp_path: Path) -> None:
+    recipe = write(tmp_path / "r.yaml", folder, report=None)
     with (run / "log.csv").open("a") as table, (run / "log.jsonl").open("a") as lines:
         table.write("2,9.0,0.1,7,\n")
         lines.write('{"epoch": 2, "loss": 9.0}\n{"epo')
@@ -85,8 +95,16 @@ def test_epochs_that_a_crash_lost_are_not_logged_twice(folder: Path, tmp_path: P
     assert len((run / "log.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_start_that_leaves_nothing_to_train_is_refused(folder: Path, tmp_path: Path) -> None:
-    train(write(tmp_path / "r.yaml", folder, epochs=1, report=None), out=tmp_path / "run", threads=1)
+def test_a_second_training_in_the_same_folder_is_refused_while_the_first_is_at_work(
+    folder: Path, run: Path, tmp_path: Path
+) -> None:
+    recipe = write(tmp_path / "r.yaml", folder, epochs=1, report=None)
+    with lock.held(run), pytest.raises(ConfigError, match=r"another training is at work in .*run; .*--work"):
+        train(recipe, out=run, resume=True, threads=1)
+    train(recipe, out=run, resume=True, threads=1)
+
+
+def test_a_start_that_leaves_nothing_to_train_is_refused(folder: Path, run: Path, tmp_path: Path) -> None:
     again = write(tmp_path / "r.yaml", folder, report=None, init="run/checkpoint.pt", freeze=True)
     with pytest.raises(ConfigError, match=r"freeze: nothing is left to train, as run/checkpoint\.pt has every weight"):
         train(again, out=tmp_path / "again", threads=1)

@@ -17,13 +17,12 @@ from streamseg.errors import ConfigError
 from streamseg.evaluation.accuracy import Confusion
 from streamseg.evaluation.bar import bar
 from streamseg.evaluation.labels import label_values
+from streamseg.evaluation.pictures import listed, read_rgb
 from streamseg.evaluation.scoring import Watch, rounded, score, stretched
 from streamseg.evaluation.truth import covered, read_truth
 from streamseg.pipeline import engine_of
 from streamseg.synthetic import CLASSES, Street, StreetSpec
 from streamseg.types import U8, ClassInfo, Frame, Planes, Roi
-
-PICTURES = (".png", ".jpg", ".jpeg")
 
 
 class Still:
@@ -76,7 +75,7 @@ def run(
     if str(data).startswith("synthetic://"):
         measured = _street(engine, StreetSpec.from_url(str(data)), ignored)
     elif (data := Path(data)).is_dir():
-        with bar("pictures", len(_listed(data, split))) as advance:
+        with bar("pictures", len(listed(data / split))) as advance:
             measured = _pictures(engine, labelled(data, split), ignored, advance)
     elif ignored:
         raise ConfigError("--ignore is for labelled pictures; clips ignore what is 255 in their labels")
@@ -165,7 +164,7 @@ def _count(confusion: Confusion, engine: Engine, frame: Frame, truth: U8) -> Non
 
 def labelled(folder: Path, split: str) -> Iterator[tuple[U8, U8]]:
     """(rgb u8 [H, W, 3], its label map u8 [H, W]) of SPLIT/NAME.jpg and SPLITannot/NAME.png, by name."""
-    pictures = _listed(folder, split)
+    pictures = listed(folder / split)
     if not pictures:
         there = ", ".join(sorted(p.name for p in folder.iterdir() if p.is_dir())) or "nothing"
         raise ConfigError(f"{folder / split}: no pictures; the folder holds {there} (choose one with --split)")
@@ -174,17 +173,7 @@ def labelled(folder: Path, split: str) -> Iterator[tuple[U8, U8]]:
         truth = label_values(label)
         if truth.ndim != 2:
             raise ConfigError(f"{label} is of colours, where the number of a class is wanted for every pixel")
-        bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise ConfigError(f"{picture}: not a picture that can be read; is it damaged?")
-        yield (
-            np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8),
-            np.minimum(truth, 255).astype(np.uint8),
-        )  # ids of 16 bits
-
-
-def _listed(folder: Path, split: str) -> list[Path]:
-    return sorted(p for p in (folder / split).glob("*") if p.suffix.lower() in PICTURES)
+        yield read_rgb(picture), np.minimum(truth, 255).astype(np.uint8)  # ids of 16 bits
 
 
 def _clip(engine: Engine, path: Path, save_labels: Path | None, foreground: Sequence[int]) -> dict[str, Any]:

@@ -133,8 +133,7 @@ class MovingAccuracy:
         return iou
 
     def miou(self) -> float:
-        iou = self.iou()
-        return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
+        return self.confusion.miou_present()
 
     def recall(self) -> float:
         """The share of moving pixels labelled right."""

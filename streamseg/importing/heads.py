@@ -241,8 +241,8 @@ def _said(mean: Triple, std: Triple | None) -> tuple[Triple, Triple, str]:
         raise ConfigError(f"--std {std}: each must be above 0")
     text = f"(pixel - {_triple(mean)}) / {_triple(std)}, of pixels 0..{255 if in_bytes else 1}"
     if in_bytes:
-        a, b, c = (v / 255 for v in (*mean,))
-        d, e, f = (v / 255 for v in (*std,))
+        a, b, c = (v / 255 for v in mean)
+        d, e, f = (v / 255 for v in std)
         return (a, b, c), (d, e, f), text
     return mean, std, text
 

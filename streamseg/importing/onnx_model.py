@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -53,8 +54,6 @@ class Adapted:
         if self.tail.kind.startswith("foreground"):
             share = _enlarged(np.asarray(value, np.float32), rgb)
             return np.asarray(share > (self.tail.full / 2 if self.tail.bounded else 0.0), np.uint8)
-        import cv2
-
         size = (rgb.shape[1], rgb.shape[0])
         return np.asarray(cv2.resize(np.rint(value).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), np.uint8)
 
@@ -73,8 +72,6 @@ def _spatial(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 def _enlarged(values: NDArray[np.float32], rgb: U8) -> NDArray[np.float32]:
     """f32 [h, w] or [h, w, K], at the size of `rgb`."""
-    import cv2
-
     size = (rgb.shape[1], rgb.shape[0])
     planes = values[..., None] if values.ndim == 2 else values
     large = [
@@ -127,8 +124,6 @@ def adapt(path: Path, classes: int, wish: Wish, output: str | None, rgb: U8) -> 
 
 def fitted(rgb: U8, size: tuple[int, int]) -> U8:
     """`rgb` scaled to `size` (width, height)."""
-    import cv2
-
     if (rgb.shape[1], rgb.shape[0]) == size:
         return rgb
     how = cv2.INTER_AREA if size[0] < rgb.shape[1] else cv2.INTER_LINEAR

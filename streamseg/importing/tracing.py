@@ -104,7 +104,7 @@ def trace(model: onnx.ModelProto, output: str, probe: Probe, classes: int, size:
             f"output {shown(output)} is {value.dtype} {list(value.shape)}: neither scores nor a label map"
         )
     tail = Tail(tensor, "logits", classes, axis, 4, flat=flat, steps=tuple(steps))
-    return _before_softmax(model, makers, tail, probe, size)
+    return _before_softmax(makers, tail, probe, size)
 
 
 def class_axis(shape: tuple[int, ...], classes: int, size: tuple[int, int]) -> int | None:
@@ -238,13 +238,11 @@ def _full(name: str, value: NDArray[Any], makers: Mapping[str, Any], model: onnx
     return next((float(n) for n in times if n is not None and 127 < n <= 255), None)
 
 
-def _before_softmax(
-    model: onnx.ModelProto, makers: Mapping[str, Any], tail: Tail, probe: Probe, size: tuple[int, int]
-) -> Tail:
+def _before_softmax(makers: Mapping[str, Any], tail: Tail, probe: Probe, size: tuple[int, int]) -> Tail:
     value = probe(tail.tensor)
     tail = replace(tail, rank=value.ndim)
     if value.ndim != 4:
-        return replace(tail, kind=_kind(value, tail, makers))
+        return replace(tail, kind=_kind(value, tail))
     resized = False
     while (node := makers.get(tail.tensor)) is not None and tail.axis is not None:
         axis, before = tail.axis, node.input[0] if node.input else ""
@@ -272,7 +270,7 @@ def _before_softmax(
             tail = replace(tail, tensor=before)
         else:
             break
-    return replace(tail, kind=_kind(probe(tail.tensor), tail, makers))
+    return replace(tail, kind=_kind(probe(tail.tensor), tail))
 
 
 def _flat_softmax(makers: Mapping[str, Any], name: str) -> str | None:
@@ -282,7 +280,7 @@ def _flat_softmax(makers: Mapping[str, Any], name: str) -> str | None:
     return flat.input[0] if flat is not None and flat.op_type == "Flatten" else None
 
 
-def _kind(value: NDArray[Any], tail: Tail, makers: Mapping[str, Any]) -> Kind:
+def _kind(value: NDArray[Any], tail: Tail) -> Kind:
     """Probabilities where they are between 0 and 1 and add up to 1; else logits, of which only the order matters."""
     total = value.astype(np.float32).sum(tail.axis)
     certain = float(value.min()) >= 0 and float(np.abs(total - 1).max()) < 0.02

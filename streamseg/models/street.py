@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamseg.models.edge import Edge, EdgeShape
+from streamseg.models.edge import Edge
 
 
 class Street(Edge):
@@ -18,7 +18,7 @@ class Street(Edge):
     the auxiliary logits."""
 
     def __init__(self, classes: int) -> None:
-        super().__init__(classes, EdgeShape(inner=((48, 32, 32), (112, 112, 112), (160, 160, 160))))
+        super().__init__(classes, inner=((48, 32, 32), (112, 112, 112), (160, 160, 160)))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         return at_half(super().forward(enlarged(x)), x)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamseg.models.edge import Edge, EdgeShape, Residual
+from streamseg.models.edge import WIDTHS, Edge, Residual
 from streamseg.models.layers import ConvBN, resize
 from streamseg.models.street import at_half, enlarged
 
@@ -23,11 +23,11 @@ class Condenser(nn.Module):
     The weights are in 0..2 and the sigmoid is on the condensed map, which int8 and small CPUs like.
     """
 
-    def __init__(self, channels: int, middle: int = 32, groups: int = 4) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.embed = nn.Sequential(
-            ConvBN(channels, middle, 3, groups=groups),
-            pointwise := ConvBN(middle, channels, 1, act=None),
+            ConvBN(channels, 32, 3, groups=4),
+            pointwise := ConvBN(32, channels, 1, act=None),
         )
         nn.init.zeros_(pointwise[1].weight)
 
@@ -57,9 +57,8 @@ class Tiny(Edge):
     the auxiliary logits."""
 
     def __init__(self, classes: int) -> None:
-        shape = EdgeShape(inner=((48, 32), (112, 112), (32,)))  # its last stage is replaced below
-        super().__init__(classes, shape)
-        c, d, e = shape.widths
+        super().__init__(classes, inner=((48, 32), (112, 112), (32,)))  # its last stage is replaced below
+        c, d, e = WIDTHS
         # The condensers stand behind the blocks, so that these keep their names.
         self.stage8.append(Condenser(c))
         self.stage16.append(Condenser(d))

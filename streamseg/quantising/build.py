@@ -6,12 +6,11 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -32,7 +31,6 @@ from streamseg.quantising.calibration import Pictures
 from streamseg.quantising.labelled import Labelled
 from streamseg.types import U8
 
-Item = TypeVar("Item")
 COMPARED = 16
 """Calibration pictures whose labels are compared, where nothing labelled is given."""
 
@@ -89,16 +87,16 @@ def run(request: Request) -> Built:
     """
     bundle = request.bundle
     backend = _ready(bundle)
-    with _bar() as track:
+    with _bars() as bars:
         network = program.network_of(bundle.program)
         pictures = calibration.read(bundle, request.calibrate, request.pictures)
-        model, left = _quantised(bundle, network, pictures, track)
+        model, left = _quantised(bundle, network, pictures, bars)
         spec = _spec(bundle)
         whole = program.build(model, spec)
         with tempfile.TemporaryDirectory(prefix="streamseg-int8-") as folder:
             trial = _trial(bundle, whole, Path(folder))
-            agreement = _agreement(trial, backend, pictures.rgb[:COMPARED], track)
-            accuracy, doubt = _accuracy(trial, backend, request.labelled, track)
+            agreement = _agreement(trial, backend, pictures.rgb[:COMPARED], bars)
+            accuracy, doubt = _accuracy(trial, backend, request.labelled, bars)
             ms = _timed(trial, backend, pictures.size)
     loss = round(100 * (accuracy["fp32"] - accuracy["int8"]), 2) if accuracy else None
     entry = Int8Entry(
@@ -144,17 +142,17 @@ def _spec(bundle: Bundle) -> ProgramSpec:
 
 
 def _quantised(
-    bundle: Bundle, network: onnx.ModelProto, pictures: Pictures, track: _Track
+    bundle: Bundle, network: onnx.ModelProto, pictures: Pictures, bars: Progress
 ) -> tuple[onnx.ModelProto, list[str]]:
     """The int8 network, and the tensors that stay float."""
     tensors = qdq.inputs_of(qdq.convolutions(network))
     if not tensors:
         raise EngineError("the network has no convolution that could be quantised: the first and the last stay float")
-    images = (calibration.normalised(bundle, rgb) for rgb in track("calibrating", pictures.rgb))
+    images = (calibration.normalised(bundle, rgb) for rgb in bars.track(pictures.rgb, description="calibrating"))
     ranges = calibration.ranges(network, tensors, images)
     first = calibration.normalised(bundle, pictures.rgb[0])
     model = qdq.quantised(network, ranges, first)
-    left = qdq.misread(model, tensors, first, lambda names: track("comparing backends", names))
+    left = qdq.misread(model, tensors, first, lambda names: bars.track(names, description="comparing backends"))
     if len(left) == len(tensors):
         raise EngineError("OpenVINO computes none of this network's int8 convolutions as ONNX says; nothing is gained")
     return qdq.without(model, left), left
@@ -167,20 +165,20 @@ def _trial(bundle: Bundle, whole: onnx.ModelProto, folder: Path) -> Bundle:
     return write_int8(Bundle.open(folder), whole, Int8Entry(of=bundle.digest, agreement=0))
 
 
-def _agreement(trial: Bundle, backend: str, pictures: Sequence[U8], track: _Track) -> float:
+def _agreement(trial: Bundle, backend: str, pictures: Sequence[U8], bars: Progress) -> float:
     """Of the labels of both programs, without smoothing."""
     size = pictures[0].shape[1], pictures[0].shape[0]
     both: tuple[Precision, Precision] = ("fp32", "int8")
     exact, small = (Engine(trial, backend=backend, precision=p, smoothing="off", size=size).program(size) for p in both)
     shares = []
-    for rgb in track("comparing labels", pictures):
+    for rgb in bars.track(pictures, description="comparing labels"):
         (one,), (other,) = (each.run([rgb], [each.new_state()], [-1.0]) for each in (exact, small))
         shares.append(float((one() == other()).mean()))
     return float(np.mean(shares))
 
 
 def _accuracy(
-    trial: Bundle, backend: str, labelled: Labelled | None, track: _Track
+    trial: Bundle, backend: str, labelled: Labelled | None, bars: Progress
 ) -> tuple[dict[str, float], list[str]]:
     """mIoU (0..1) by precision, empty where there is nothing labelled; and what makes it doubtful."""
     found: dict[str, float] = {}
@@ -189,7 +187,7 @@ def _accuracy(
         assert labelled is not None
         engine = {"name": str(trial.path), "backend": backend, "precision": precision}
         config = validated({"streams": [{"source": "synthetic://street"}], "engine": engine})
-        pictures = track(f"measuring {precision}", labelled.pictures(), labelled.count)
+        pictures = bars.track(labelled.pictures(), labelled.count, description=f"measuring {precision}")
         report = evaluate.of_pictures(config, pictures)
         miou = report["miou_present" if labelled.mapped else "miou"]
         if miou is None:
@@ -222,19 +220,6 @@ def _warnings(pictures: Pictures, entry: Int8Entry) -> Iterator[str]:
         )
 
 
-class _Track:
-    """Passes items on while a bar on stderr shows how many have gone; no bar where there is no terminal."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def __call__(self, what: str, items: Iterable[Item], count: int | None = None) -> Iterator[Item]:
-        total = count if count is not None else len(items) if isinstance(items, Sequence) else None
-        yield from self._progress.track(items, total=total, description=what)
-
-
-@contextmanager
-def _bar() -> Iterator[_Track]:
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
-        yield _Track(progress)
+def _bars() -> Progress:
+    """On stderr, for as long as the work takes; none where there is no terminal."""
+    return Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())

@@ -16,6 +16,7 @@ from onnx import helper
 
 from streamseg.engine.bundle import Bundle
 from streamseg.errors import ConfigError
+from streamseg.evaluation.pictures import PICTURES, listed, read_rgb, spread
 from streamseg.ingest.frames import source_frames
 from streamseg.ingest.reader import ReadOptions
 from streamseg.source import parse
@@ -23,7 +24,6 @@ from streamseg.synthetic import Street
 from streamseg.types import U8, Frame
 
 F32 = NDArray[np.float32]
-STILLS = (".png", ".jpg", ".jpeg")
 UNTESTED = ("train", "val")
 """The splits of a labelled folder that calibration may look at; its test pictures are for measuring."""
 PERCENTILE = 99.99
@@ -55,12 +55,12 @@ def read(bundle: Bundle, source: Path | None, limit: int) -> Pictures:
     if source is None:
         return Pictures(_streets(bundle, limit), "synthetic://street", real=False)
     if source.is_dir():
-        files = _spread(_stills(source), limit)
+        files = spread(_stills(source), limit)
         if not files:
             raise ConfigError(
-                f"{source}: no pictures ({', '.join(STILLS)}) in it, nor in {' or '.join(UNTESTED)} of it"
+                f"{source}: no pictures ({', '.join(PICTURES)}) in it, nor in {' or '.join(UNTESTED)} of it"
             )
-        found = [_read(file) for file in files]
+        found = [read_rgb(file) for file in files]
     elif source.is_file():
         found = _frames(source, limit)
     else:
@@ -71,25 +71,7 @@ def read(bundle: Bundle, source: Path | None, limit: int) -> Pictures:
 
 def _stills(folder: Path) -> list[Path]:
     """Of the splits first: beside them may lie a picture that is none of a camera's, such as eval's --confusion."""
-    return [file for split in UNTESTED for file in _listed(folder / split)] or _listed(folder)
-
-
-def _listed(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*") if file.suffix.lower() in STILLS)
-
-
-def _spread(files: list[Path], limit: int) -> list[Path]:
-    """At most `limit` of them, evenly."""
-    if len(files) <= limit:
-        return files
-    return [files[i * len(files) // limit] for i in range(limit)]
-
-
-def _read(file: Path) -> U8:
-    bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise ConfigError(f"{file}: not a picture that can be read; is it damaged?")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    return [file for split in UNTESTED for file in listed(folder / split)] or listed(folder)
 
 
 def _frames(clip: Path, limit: int) -> list[U8]:

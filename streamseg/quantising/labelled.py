@@ -9,6 +9,7 @@ from pathlib import Path
 from streamseg.engine.bundle import Bundle
 from streamseg.errors import ConfigError
 from streamseg.evaluation import evaluate
+from streamseg.evaluation.pictures import listed
 from streamseg.types import U8
 
 
@@ -29,7 +30,7 @@ def of_folder(folder: Path, split: str) -> Labelled:
     if not folder.is_dir():
         raise ConfigError(f"--data {folder}: no such folder; give one with {split}/ and {split}annot/")
     next(evaluate.labelled(folder, split))  # what lacks is told now
-    count = sum(1 for file in (folder / split).iterdir() if file.suffix.lower() in evaluate.PICTURES)
+    count = len(listed(folder / split))
     return Labelled(f"{folder.name} {split}", count, lambda: evaluate.labelled(folder, split), folder)
 
 
@@ -53,5 +54,5 @@ def of_recipe(bundle: Bundle) -> Labelled | None:
         return None
     mapped = ", its classes mapped" if recipe.report.maps else ""
     folder = bundle.path.resolve() / recipe.report.root.expanduser() if recipe.report.kind == "folders" else None
-    pairs = list(zip(found.rgb, found.labels, strict=True))
-    return Labelled(found.name.replace("/", " ") + mapped, len(pairs), lambda: pairs, folder, bool(mapped))
+    name = found.name.replace("/", " ") + mapped
+    return Labelled(name, len(found), lambda: zip(found.rgb, found.labels, strict=True), folder, bool(mapped))

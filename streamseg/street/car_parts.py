@@ -15,7 +15,7 @@ Face = Callable[..., None]
 """Adds a face: its corners, its colour and, where it is not that of the corners, its normal."""
 
 
-def wheels(face: Face, hw: float, length: float, boxy: bool) -> None:
+def wheels(face: Face, hw: float, length: float) -> None:
     """Arches, tyres, rims and hubs."""
     radius = 0.46 if length > 9 else 0.33
     angles = np.linspace(0, 2 * math.pi, 14, endpoint=False)
@@ -35,9 +35,7 @@ def wheels(face: Face, hw: float, length: float, boxy: bool) -> None:
                 )
 
 
-def lights(
-    face: Face, hw: float, half: float, bonnet: float, belt: float, tail: float, lamps: bool, tall: float
-) -> None:
+def lights(face: Face, hw: float, half: float, bonnet: float, tail: float, lamps: bool, tall: float) -> None:
     """Lamps, grille and plates."""
     e = 0.012
     for side in (-1, 1):

@@ -71,8 +71,8 @@ def car(kind: str, colour: Rgb, lamps: bool) -> Solid:
     boxy = kind in ("van", "bus")
     tail = belt if boxy or kind in ("hatch", "estate", "suv") else belt - 0.02
     _shell(face, hw, length, (belt, bonnet, tail), (gf, gb), colour)
-    wheels(face, hw, length, boxy)
-    lights(face, hw, half, bonnet, belt, tail, lamps, height if boxy else 0.0)
+    wheels(face, hw, length)
+    lights(face, hw, half, bonnet, tail, lamps, height if boxy else 0.0)
     seams(face, hw, belt, bonnet, colour, (gf * length, gb * length, length), boxy)
     _cabin(face, kind, colour, hw, length, height, belt, (gf, gb, tf, tb))
     return Solid(tuple(faces), np.array(normals, np.float32), np.array(colours, np.float32), length, width, height)

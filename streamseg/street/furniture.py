@@ -214,13 +214,11 @@ class Furniture:
             self.lay(self.post(thing.s, thing.t, 0, 0.95, 0.09, 0.075, (52, 54, 56)), POLE, order, depth)
             self.lay(self.post(thing.s, thing.t, 0.72, 0.82, 0.085, 0.085, (210, 210, 206)), POLE, order, depth)
 
-    def _strip(
-        self, thing: Thing, low: float, high: float, from_t: float, to_t: float, colour: Rgb, lift: float = 1.0
-    ) -> Shape:
+    def _strip(self, thing: Thing, low: float, high: float, from_t: float, to_t: float, colour: Rgb) -> Shape:
         s = thing.s
         quad = np.array([(s, from_t, low), (s, to_t, low), (s, to_t, high), (s, from_t, high)], np.float32)
         outline = clip_near(self.view.matrix, quad)
-        return [(fixed(outline), tuple((np.array(colour) * self.tone * lift).tolist()))] if len(outline) > 2 else []
+        return [(fixed(outline), tuple((np.array(colour) * self.tone).tolist()))] if len(outline) > 2 else []
 
     def _fence(self, thing: Thing, rng: np.random.Generator, order: float, depth: float) -> None:
         iron = (self.plan.seed + int(thing.s > 0)) % 2

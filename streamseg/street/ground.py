@@ -14,6 +14,8 @@ from streamseg.street.scene import Floats, Plan, Side
 SHADOW_PPM = 12
 SHADOW_S, SHADOW_T = 40.0, 20.0
 """The shadow map's origin lies this far left of the axis and behind the camera."""
+TILE = 512
+"""Texels along a side of the noise, before it repeats itself."""
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PERSON, CYCLIST, VOID = range(12)
 
 
@@ -32,13 +34,13 @@ class Canvas:
         self.order[y : y + h, x : x + w][on] = order
 
 
-def noise_tile(rng: np.random.Generator, size: int = 512, octaves: tuple[int, ...] = (4, 8, 16, 32, 64, 128)) -> Floats:
-    """Fractal noise, about -1..1, which repeats without a seam: f32 [size, size]."""
-    tile = np.zeros((size, size), np.float32)
+def noise_tile(rng: np.random.Generator, octaves: tuple[int, ...] = (4, 8, 16, 32, 64, 128)) -> Floats:
+    """Fractal noise, about -1..1, which repeats without a seam: f32 [TILE, TILE]."""
+    tile = np.zeros((TILE, TILE), np.float32)
     for i, n in enumerate(octaves):
         cell = rng.standard_normal((n, n)).astype(np.float32)
         wrapped = np.pad(cell, 2, mode="wrap")
-        scale = size // n
+        scale = TILE // n
         big = cv2.resize(wrapped, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         tile += big[2 * scale : -2 * scale, 2 * scale : -2 * scale] * (0.62**i)
     out: Floats = np.clip(tile / (2.2 * tile.std()), -1.5, 1.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from streamseg.street.actors import View
 from streamseg.street.facade import draw_house
 from streamseg.street.furniture import Furniture
-from streamseg.street.ground import SHADOW_PPM, SHADOW_S, SHADOW_T, Canvas, ground, noise_tile, sky
+from streamseg.street.ground import SHADOW_PPM, SHADOW_S, SHADOW_T, TILE, Canvas, ground, noise_tile, sky
 from streamseg.street.scene import Floats, Plan
 
 
@@ -60,7 +61,7 @@ def shadow_map(plan: Plan, noise: Floats) -> Floats:
                 line = np.array([foot, foot + np.array((0.0, thing.size))])
                 cv2.fillConvexPoly(dark, cv2.convexHull(at(np.concatenate([line, line + throw * 1.1]))), (255,))
     blur = cv2.GaussianBlur(dark, (0, 0), 0.12 * SHADOW_PPM).astype(np.float32) / 255
-    ys, xs = np.mod(np.arange(shape[0]) * 5, 512)[:, None], np.mod(np.arange(shape[1]) * 5, 512)[None]
+    ys, xs = np.mod(np.arange(shape[0]) * 5, TILE)[:, None], np.mod(np.arange(shape[1]) * 5, TILE)[None]
     leaves = cv2.GaussianBlur(trees, (0, 0), 0.5 * SHADOW_PPM).astype(np.float32) / 255
     blur = np.maximum(blur, np.clip((leaves * 2.0 - 0.55 + noise[ys, xs] * 0.9) * 1.5, 0, 0.92))
     contact = np.zeros(shape, np.uint8)
@@ -78,7 +79,7 @@ def shadow_map(plan: Plan, noise: Floats) -> Floats:
 def still(plan: Plan, scale: int) -> tuple[Canvas, Floats]:
     """Draws all that never moves, `scale` times as large, and the shadow map."""
     camera = plan.camera.scaled(scale)
-    big = Plan(**{f: getattr(plan, f) for f in plan.__dataclass_fields__} | {"camera": camera})
+    big = replace(plan, camera=camera)
     h, w = camera.height, camera.width
     canvas = Canvas(np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8), np.zeros((h, w), np.float32))
     noise = noise_tile(np.random.default_rng([plan.seed, 3]))

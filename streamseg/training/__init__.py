@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from streamseg.training.export import export_network
 from streamseg.training.loop import Trained, train
 from streamseg.training.recipe import Recipe, read_recipe
 
-__all__ = ["Recipe", "Trained", "export_network", "read_recipe", "train"]
+__all__ = ["Recipe", "Trained", "read_recipe", "train"]

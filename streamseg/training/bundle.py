@@ -12,7 +12,7 @@ import onnx
 
 from streamseg.config import validated
 from streamseg.engine import complexity, program
-from streamseg.engine.bundle import Bundle, ClassEntry, InputEntry, Manifest, write
+from streamseg.engine.bundle import Bundle, InputEntry, Manifest, write
 from streamseg.errors import ConfigError, EngineError
 from streamseg.evaluation import evaluate
 from streamseg.training import weights
@@ -50,7 +50,7 @@ def write_bundle(trained: Trained, folder: Path, data_root: Path | None, base: P
     manifest = Manifest(
         name=recipe.name,
         description=recipe.description,
-        classes=tuple(ClassEntry(**c.model_dump()) for c in recipe.classes),
+        classes=recipe.classes,
         input=entry,
         licence=recipe.licence,
         data=recipe.data,

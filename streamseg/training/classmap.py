@@ -31,6 +31,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from streamseg.config import from_yaml
 from streamseg.errors import ConfigError
 from streamseg.training.augment import IGNORED
 from streamseg.training.styles import STYLES, Style, Value
@@ -173,7 +174,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _from_yaml(text: str, path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(text)
+        content = from_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"class map {path} is not YAML: {' '.join(str(error).split())}") from None
     keys: dict[str, Any] = {"style": None, "map": {}, "others": None}

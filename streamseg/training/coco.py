@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,11 @@ def read_boxes(path: Path, pictures: Path) -> tuple[list[Boxed], list[str]]:
     content = _parsed(path)
     names = {
         _field(c, "id", path, "categories", i): str(_field(c, "name", path, "categories", i))
-        for i, c in _entries(content, "categories")
+        for i, c in enumerate(content["categories"])
     }
-    images = {_field(m, "id", path, "images", i): m for i, m in _entries(content, "images")}
+    images = {_field(m, "id", path, "images", i): m for i, m in enumerate(content["images"])}
     found: dict[Any, list[Any]] = {key: [] for key in images}
-    for i, one in _entries(content, "annotations"):
+    for i, one in enumerate(content["annotations"]):
         picture, category = (_field(one, key, path, "annotations", i) for key in ("image_id", "category_id"))
         if picture not in images:
             raise ConfigError(f"{path}: annotations[{i}] is of picture {picture!r}, which `images` does not have")
@@ -117,10 +117,6 @@ def _parsed(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ConfigError(f"boxes {path} is no COCO JSON: it has no list `{key}`")
     return dict(content)
-
-
-def _entries(content: Mapping[str, Any], key: str) -> Iterable[tuple[int, Any]]:
-    return enumerate(content[key])
 
 
 def _field(entry: Any, key: str, path: Path, where: str, i: int) -> Any:

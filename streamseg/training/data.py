@@ -1,28 +1,58 @@
-"""Pictures held in memory, and the batches drawn from them by a few loader threads."""
+"""Pictures held in memory as far as there is room, and the batches drawn from them by a few loader threads."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from streamseg.errors import ConfigError
+from streamseg.evaluation.pictures import spread
 from streamseg.training.augment import Sample, augment
 from streamseg.training.recipe import Recipe
 from streamseg.types import U8
 
 log = logging.getLogger("streamseg")
 AHEAD = 3  # batches made while the network works on one
+LOOKED_AT = 100  # pictures of a data set tell how wide they are
+
+
+class Stored(Sequence[U8]):
+    """Arrays that are held as they are until `room` bytes are full. Those after them are made anew whenever they are
+    asked for, by what was given with them, or else out of a PNG in memory."""
+
+    def __init__(self, room: float) -> None:
+        self.room = room
+        """What is left of it; below 0: what more would have been needed."""
+        self._items: list[U8 | Callable[[], U8]] = []
+
+    def append(self, array: U8, again: Callable[[], U8] | None = None) -> None:
+        self.room -= array.nbytes
+        self._items.append(array if self.room >= 0 else again or partial(_unpacked, cv2.imencode(".png", array)[1]))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        item = self._items[index]
+        return item() if callable(item) else item
+
+
+def _unpacked(png: U8) -> U8:
+    return np.asarray(cv2.imdecode(png, cv2.IMREAD_UNCHANGED), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """A data set in memory: `rgb` u8 [H, W, 3] and `labels` u8 [H, W] per picture, 255 where nothing is known; `soft`,
+    """A data set: `rgb` u8 [H, W, 3] and `labels` u8 [H, W] per picture, 255 where nothing is known; `soft`,
     where a teacher was asked, its probabilities u8 [H/4, W/4, K] (255 is certain)."""
 
     name: str
@@ -77,7 +107,8 @@ def check(sets: Sequence[Pictures], classes: Sequence[str]) -> None:
 def check_widths(sets: Sequence[Pictures], recipe: Recipe) -> None:
     """Warns of pictures that are never seen as small as the engine will see them."""
     for one in sets:
-        width = int(np.median([rgb.shape[1] for rgb in one.rgb]))
+        some = spread(range(len(one)), LOOKED_AT)
+        width = int(np.median([one.rgb[i].shape[1] for i in some]))
         if width * recipe.augment.scale[0] > recipe.width:
             log.warning(
                 "%s: pictures %d wide are trained on as they are, but the engine will see them at %d: say `width: %d` "

@@ -1,12 +1,15 @@
-"""Reads, draws or decodes the data sets of a recipe into memory. Runs in the training thread, before training."""
+"""Reads, draws or decodes the data sets of a recipe. Runs in the training thread, before training."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,19 +19,20 @@ from rich.progress import track
 from streamseg import synthetic
 from streamseg.errors import ConfigError
 from streamseg.evaluation.bar import shown
+from streamseg.evaluation.pictures import read_rgb, spread
 from streamseg.ingest.frames import file_frames
 from streamseg.ingest.reader import RateGate
 from streamseg.synthetic import Street
 from streamseg.training import folders
 from streamseg.training.augment import IGNORED
 from streamseg.training.classmap import class_map
-from streamseg.training.data import Pictures
+from streamseg.training.data import Pictures, Stored
 from streamseg.training.kinds import AnyDataSet, Boxes, Clips, Folders, Stills, Synthetic
 from streamseg.training.styles import Layout, Value
 from streamseg.training.weak import boxed_pictures
-from streamseg.types import U8, Picture
+from streamseg.types import U8
 
-Item = TypeVar("Item")
+log = logging.getLogger("streamseg")
 
 
 def load(source: AnyDataSet, classes: Sequence[str], data_root: Path | None, base: Path) -> Pictures:
@@ -68,25 +72,42 @@ def _folders(source: Folders, root: Path, base: Path, ours: Sequence[str]) -> Pi
     mapped = class_map(source.class_map, ours, base, source.map, source.others) if source.class_map else None
     layouts = (source.layout,) if source.layout else mapped.style.layouts if mapped and mapped.style else (Layout(),)
     found = [pair for split in source.splits for pair in folders.pairs(root, split, layouts)]
-    theirs = source.classes or ours
+    name, theirs = f"{root.name}/{'+'.join(source.splits)}", source.classes or ours
     unknown: Counter[Value] = Counter()
-    each = shown(found, f"reading {root.name}")
-    loaded = [_at_most(source.width, *folders.read(*files, mapped, unknown, theirs)) for files in each]
-    pictures = Pictures(f"{root.name}/{'+'.join(source.splits)}", source.share, *zip(*loaded, strict=True))
-    said = f"class map {mapped.name} does" if mapped else f"{len(theirs)} classes do"
-    folders.report(pictures.name, unknown, said, sum(labels.size for labels in pictures.labels))
-    return pictures if mapped else _relabelled(pictures, label_table(source, theirs, ours))
+    table = np.arange(256, dtype=np.uint8) if mapped else label_table(source, theirs, ours)
+    room, pixels = _room(), 0
+    rgb, labels = Stored(0.75 * room), Stored(0.25 * room)  # as their bytes a pixel are
+    for picture, truth in shown(found, f"reading {root.name}"):
+        whole, values = folders.read(picture, truth, mapped, unknown, theirs)
+        rgb.append(_at_most(source.width, whole, cv2.INTER_AREA), partial(_reread, picture, source.width))
+        labels.append(table[_at_most(source.width, values, cv2.INTER_NEAREST)])
+        pixels += labels[-1].size
+    if rgb.room < 0:
+        log.warning(
+            "%s: the memory lacks %.1f GB to hold all %d pictures, so some are read again each time, which takes "
+            "longer: a smaller `width` with the data set spares that",
+            name, -(rgb.room + labels.room) / 1e9, len(found),
+        )  # fmt: skip
+    folders.report(name, unknown, f"class map {mapped.name} does" if mapped else f"{len(theirs)} classes do", pixels)
+    return Pictures(name, source.share, rgb, labels)
 
 
-def _at_most(width: int | None, rgb: U8, labels: U8) -> tuple[U8, U8]:
-    """A picture and its labels, no wider than `width`."""
-    if width is None or rgb.shape[1] <= width:
-        return rgb, labels
-    size = width, max(1, round(rgb.shape[0] * width / rgb.shape[1]))
-    return (
-        np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8),
-        np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.uint8),
-    )
+def _room() -> float:
+    """Bytes that the pictures of a data set may take: half of the memory that is free, as training needs some too."""
+    free = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
+    return int(free[1]) * 1024 / 2 if free else math.inf
+
+
+def _reread(picture: Path, width: int | None) -> U8:
+    return _at_most(width, read_rgb(picture), cv2.INTER_AREA)
+
+
+def _at_most(width: int | None, array: U8, how: int) -> U8:
+    """A picture or its labels, no wider than `width`."""
+    if width is None or array.shape[1] <= width:
+        return array
+    size = width, max(1, round(array.shape[0] * width / array.shape[1]))
+    return np.asarray(cv2.resize(array, size, interpolation=how), np.uint8)
 
 
 def _clips(source: Clips, root: Path) -> Pictures:
@@ -103,17 +124,17 @@ def _frames(file: Path, source: Clips) -> list[U8]:
         if not gate.passes(frame.media_ns):
             continue
         if passed % step == 0:
-            kept.append(frame.picture.rgb(*_fitted(frame.picture, source.width)))
+            kept.append(frame.picture.rgb(*_scaled(frame.picture.width, frame.picture.height, source.width)))
         passed += 1
         if source.limit and len(kept) > 2 * source.limit:
             kept, step = kept[::2], 2 * step
-    return _spread(kept, source.limit)
+    return spread(kept, source.limit)
 
 
 def _stills(source: Stills, root: Path) -> Pictures:
-    files = _spread(_files(root, source.files, "pictures"), source.limit)
+    files = spread(_files(root, source.files, "pictures"), source.limit)
     rgb = []
-    for picture in (folders.read_rgb(file) for file in shown(files, f"reading {root.name}")):
+    for picture in (read_rgb(file) for file in shown(files, f"reading {root.name}")):
         size = _scaled(picture.shape[1], picture.shape[0], source.width)
         rgb.append(np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8))
     return _unlabelled(root.name, source.share, rgb)
@@ -126,20 +147,9 @@ def _files(root: Path, patterns: Sequence[str], what: str) -> list[Path]:
     return files
 
 
-def _fitted(picture: Picture, width: int) -> tuple[int, int]:
-    return _scaled(picture.width, picture.height, width)
-
-
 def _scaled(width: int, height: int, to: int) -> tuple[int, int]:
     """Sides that are multiples of 4, as a teacher's answer is kept at a quarter."""
     return to // 4 * 4, max(4, round(height * to / width / 4) * 4)
-
-
-def _spread(items: list[Item], limit: int | None) -> list[Item]:
-    """At most `limit` of them, evenly."""
-    if limit is None or len(items) <= limit:
-        return items
-    return [items[i * len(items) // limit] for i in range(limit)]
 
 
 def _unlabelled(name: str, share: float, rgb: Sequence[U8]) -> Pictures:

@@ -7,17 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from streamseg.errors import ConfigError
 from streamseg.evaluation.labels import label_values
+from streamseg.evaluation.pictures import listed, read_rgb
 from streamseg.training.classmap import ClassMap
 from streamseg.training.styles import Layout, Value
 from streamseg.types import U8
 
 log = logging.getLogger("streamseg")
-PICTURES = (".jpg", ".jpeg", ".png")
 
 
 def pairs(root: Path, split: str, layouts: Sequence[Layout]) -> list[tuple[Path, Path]]:
@@ -29,8 +28,7 @@ def pairs(root: Path, split: str, layouts: Sequence[Layout]) -> list[tuple[Path,
         looked.append(root / top)
         if len(layouts) > 1 and not labels.is_dir():
             continue
-        pictures = sorted(p for p in (root / top).glob(pattern) if p.suffix.lower() in PICTURES and p.is_file())
-        pictures = [p for p in pictures if labels not in p.parents or labels == root / top]
+        pictures = [p for p in listed(root / top, pattern) if labels not in p.parents or labels == root / top]
         ours = [p for p in pictures if p.stem.endswith(layout.suffix[0])]
         if layout.names and ours:
             ours = _listed(ours, root / layout.names.replace("{split}", split), layout.suffix[0])
@@ -64,14 +62,6 @@ def read(
         raise ConfigError(f"{truth} {error}") from None
     unknown.update(strange)
     return rgb, labels
-
-
-def read_rgb(picture: Path) -> U8:
-    """u8 [H, W, 3]. Raises ConfigError."""
-    bgr = cv2.imread(str(picture), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise ConfigError(f"{picture} is missing or no picture")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def report(name: str, unknown: Counter[Value], said: str, pixels: int) -> None:

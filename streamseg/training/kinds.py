@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from streamseg.config import Model, Side
+from streamseg.evaluation.pictures import PICTURES
 from streamseg.training.styles import Layout
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Side = Annotated[int, Field(ge=32, le=8192)]
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DataSet(Model):
@@ -45,8 +42,9 @@ class Labelled(Mapped):
 
 
 class Folders(Labelled):
-    """Labelled pictures on disk: `root/<split>/*.jpg` beside `root/<split>annot/*.png` (u8 class ids), or laid out as
-    another data set is (`class_map`), or as `images`, `labels`, `suffix` and `names` say (see `styles.Layout`)."""
+    """Labelled pictures on disk: `root/<split>/*.jpg` (or any other of `PICTURES`) beside `root/<split>annot/*.png` (u8
+    class ids), or laid out as another data set is (`class_map`), or as `images`, `labels`, `suffix` and `names` say
+    (see `styles.Layout`)."""
 
     kind: Literal["folders"]
     root: Path
@@ -144,7 +142,7 @@ class Stills(DataSet):
 
     kind: Literal["pictures"]
     root: Path
-    files: Annotated[tuple[str, ...], Field(min_length=1)] = ("**/*.jpg", "**/*.jpeg", "**/*.png")
+    files: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(f"**/*{end}" for end in PICTURES)
     limit: Count | None = None
     """At most so many, evenly spread over their names."""
     width: Side = 480

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from streamseg.errors import ConfigError, EngineError
 from streamseg.evaluation.accuracy import Confusion
 from streamseg.models import build
-from streamseg.training import checkpoint, curves, interrupt, progress, weights
+from streamseg.training import checkpoint, curves, interrupt, lock, progress, weights
 from streamseg.training.data import Batch, Pictures, batches, check, check_widths, class_frequency, steps_per_epoch
 from streamseg.training.datasets import load
 from streamseg.training.export import export_network
@@ -64,8 +64,8 @@ def train(
 
     `data_root` replaces the `root` of the recipe's folders; a relative `root` starts at the recipe's own folder.
     `minutes` fits the rest of the learning-rate schedule into the time left instead of the recipe's epochs.
-    A KeyboardInterrupt is passed on after the checkpoint is written. Raises ConfigError on a faulty recipe or data,
-    EngineError when the weights are no longer finite.
+    A KeyboardInterrupt is passed on after the checkpoint is written. Raises ConfigError on a faulty recipe or data, and
+    while another training is at work in `out`, EngineError when the weights are no longer finite.
     """
     recipe = read_recipe(recipe_path)
     if epochs:
@@ -73,18 +73,18 @@ def train(
     base = recipe_path.resolve().parent
     if recipe.init:
         weights.found(recipe.init, base)  # a wrong name shows before minutes of reading and teaching
-    sets, report = _loaded(recipe, data_root, base)
-    check(sets, recipe.names)
-    check_widths(sets, recipe)
-    out.mkdir(parents=True, exist_ok=True)
-    cv2.setNumThreads(1)  # the loader's threads are enough; cv2's own would fight with torch's
-    _keep_memory()
-    if threads:
-        torch.set_num_threads(threads)
-    run = Run(recipe, sets, report, out, minutes, base)
-    if resume:
-        run.resume()
-    return run.finish()
+    with lock.held(out):
+        sets, report = _loaded(recipe, data_root, base)
+        check(sets, recipe.names)
+        check_widths(sets, recipe)
+        cv2.setNumThreads(1)  # the loader's threads are enough; cv2's own would fight with torch's
+        _keep_memory()
+        if threads:
+            torch.set_num_threads(threads)
+        run = Run(recipe, sets, report, out, minutes, base)
+        if resume:
+            run.resume()
+        return run.finish()
 
 
 class Run:

@@ -8,26 +8,18 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from streamseg.config import Model, Side, from_yaml
+from streamseg.engine.bundle import ClassEntry
 from streamseg.errors import ConfigError
-from streamseg.training.kinds import TAGS, AnyDataSet, Count, DataSet, Folders, Mapped, Model, Positive, Side
+from streamseg.training.kinds import TAGS, AnyDataSet, Count, DataSet, Folders, Mapped, Positive
 
 Chance = Annotated[float, Field(ge=0, le=1)]
-Channel = Annotated[int, Field(ge=0, le=255)]
 
 
 def _multiples(crop: tuple[int, int] | None) -> tuple[int, int] | None:
     if crop and any(side % 32 for side in crop):
         raise ValueError("must be multiples of 32")
     return crop
-
-
-class ClassRecipe(Model):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-    colour: tuple[Channel, Channel, Channel]
-    draw: bool = True
-    """Whether the overlay colours it."""
-    moves: bool = False
-    """Whether it is of things that move; smoothing favours these where the picture changes."""
 
 
 class Augment(Model):
@@ -115,11 +107,11 @@ class Recipe(Model):
     """Of the weights; the data's own licence may restrict them."""
     data: str
     """What they were trained on, in words."""
-    width: Annotated[int, Field(ge=32, le=8192)] = 480
-    height: Annotated[int, Field(ge=32, le=8192)] = 272
+    width: Side = 480
+    height: Side = 272
     """The size that the engine analyses pictures at by default."""
     architecture: str = "edge"
-    classes: Annotated[tuple[ClassRecipe, ...], Field(min_length=2, max_length=254)]
+    classes: Annotated[tuple[ClassEntry, ...], Field(min_length=2, max_length=254)]
     datasets: Annotated[tuple[AnyDataSet, ...], Field(min_length=1)]
     distill: Distill | None = None
     report: Folders | None = None
@@ -203,7 +195,7 @@ def read_recipe(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe {path} cannot be read: {error}") from None
     try:
-        return Recipe.model_validate(yaml.safe_load(text))
+        return Recipe.model_validate(from_yaml(text))
     except yaml.YAMLError as error:
         raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:

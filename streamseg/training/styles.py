@@ -34,9 +34,9 @@ class Style:
     """The first that is there is taken."""
 
 
-def _numbered(names: str, first: int = 0) -> dict[Value, tuple[str, ...]]:
-    """ "a, b/group" -> {first: ("a",), first + 1: ("b", "group")}"""
-    return {first + i: tuple(name.strip().split("/")) for i, name in enumerate(names.replace("\n", " ").split(","))}
+def _numbered(names: str) -> dict[Value, tuple[str, ...]]:
+    """ "a, b/group" -> {0: ("a",), 1: ("b", "group")}"""
+    return {i: tuple(name.strip().split("/")) for i, name in enumerate(names.replace("\n", " ").split(","))}
 
 
 def _coloured(table: str) -> dict[Value, tuple[str, ...]]:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import overload
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,11 +20,11 @@ from rich.progress import track
 
 from streamseg.errors import ConfigError
 from streamseg.evaluation.bar import shown
+from streamseg.evaluation.pictures import read_rgb
 from streamseg.training import boxes
 from streamseg.training.augment import IGNORED
 from streamseg.training.coco import Box, Boxed, read_boxes
 from streamseg.training.data import Pictures
-from streamseg.training.folders import read_rgb
 from streamseg.training.kinds import Boxes, Refine
 from streamseg.types import U8
 
@@ -44,11 +44,7 @@ class PseudoLabels(Sequence[U8]):
         self._when = [] if refine is None else [refine.at(i) for i in range(refine.rounds)]
         """Shares of the training at which they are refined."""
 
-    @overload
-    def __getitem__(self, index: int) -> U8: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[U8]: ...
-    def __getitem__(self, index: int | slice) -> U8 | Sequence[U8]:
+    def __getitem__(self, index: Any) -> Any:
         return self._labels[index]
 
     def __len__(self) -> int:
