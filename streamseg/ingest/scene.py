@@ -96,7 +96,7 @@ def _moved(now: U8, before: U8) -> bool:
         return False
     rows, columns = (side // 2 * 2 for side in now.shape)  # of odd sides OpenCV's correlation is half a cell off
     a, b = (one[:rows, :columns].astype(np.float32) for one in (now, before))
-    return any(_explains(a, b, movement) for movement in (_shift(a, b), _scale(a, b)))
+    return any(_explains(a, b, estimated(a, b)) for estimated in (_shift, _scale))
 
 
 def _shift(now: F32, before: F32) -> F32:
