@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from streamseg.engine.engine import Engine
 from streamseg.engine.tiling import Tiling, View
 from streamseg.errors import SourceError, StageError
 from streamseg.inference import Inference
-from streamseg.ingest.reader import StreamReader, read_options
+from streamseg.ingest.reader import StreamReader
 from streamseg.metrics import StreamMetrics
 from streamseg.motion import MotionGate
 from streamseg.placement import CPU, Machine, here, place
@@ -89,14 +89,13 @@ class Pipeline:
 
     def _reader(self, stream: StreamConfig, give_up_unopened: bool) -> StreamReader:
         inference = self._inferences[self.placement.devices[stream.name]]
-        options = read_options(stream, give_up_unopened=give_up_unopened)
         return StreamReader(
-            stream.name,
-            stream.parsed,
-            replace(options, gpu=self.placement.decoder(stream.name)),
+            stream,
             inference.inbox,
             self.metrics[stream.name],
             self._announce,
+            gpu=self.placement.decoder(stream.name),
+            give_up_unopened=give_up_unopened,
             scale_ahead=partial(inference.engine.scale_ahead, stream.name),
         )
 

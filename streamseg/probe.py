@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from streamseg.config import Config, StreamConfig
 from streamseg.engine.engine import Engine
 from streamseg.errors import EngineError, FrameError, SourceError, SourceTimeout
-from streamseg.ingest.reader import open_capture, read_options
+from streamseg.ingest.reader import open_capture
 from streamseg.pipeline import engine_of, view_of
 from streamseg.types import Picture
 
@@ -61,7 +61,7 @@ def _probe(stream: StreamConfig) -> tuple[Report, Picture | None]:
     late = threading.Event()
     begin = time.monotonic()
     try:
-        capture = open_capture(stream.parsed, read_options(stream), late)
+        capture = open_capture(stream, late)
         timer = threading.Timer(FIRST_PICTURE_SECONDS, late.set)
         timer.start()
         try:

@@ -9,20 +9,35 @@ from typing import Any
 from clips import read_number
 
 from streamseg.channel import Inbox
-from streamseg.ingest.reader import ReadOptions, StreamReader
+from streamseg.config import StreamConfig
+from streamseg.ingest.reader import BACKOFF_S, StreamReader
 from streamseg.metrics import StreamMetrics
-from streamseg.source import parse
 from streamseg.types import Frame
 
 
 class Reading:
     """One stream as the pipeline reads it, with the test in the place of the engine."""
 
-    def __init__(self, source: object, **options: Any) -> None:
+    def __init__(
+        self,
+        source: object,
+        *,
+        gpu: int | None = None,
+        give_up_unopened: bool = False,
+        backoff_s: tuple[float, float] = BACKOFF_S,
+        **settings: Any,
+    ) -> None:
         self.inbox, self.metrics = Inbox(), StreamMetrics()
         self.events: list[tuple[str, str, str]] = []
-        parsed, chosen = parse(str(source)), ReadOptions(**options)
-        self.reader = StreamReader("cam", parsed, chosen, self.inbox, self.metrics, self._announce)
+        self.reader = StreamReader(
+            StreamConfig(id="cam", source=str(source), **settings),
+            self.inbox,
+            self.metrics,
+            self._announce,
+            gpu=gpu,
+            give_up_unopened=give_up_unopened,
+            backoff_s=backoff_s,
+        )
 
     def _announce(self, stream: str, epoch: int, state: str, reason: str, detail: str) -> None:
         self.events.append((state, reason, detail))

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from streamseg.config import StreamConfig
 from streamseg.ingest.clock import CameraClock
-from streamseg.ingest.reader import ReadOptions, open_capture
-from streamseg.source import parse
+from streamseg.ingest.reader import open_capture
 
 
 @pytest.mark.apt("gst-rtsp-server")
@@ -20,7 +20,8 @@ def test_an_rtsp_cameras_own_time_is_used_where_asked_for_once_its_first_report_
     rtsp_server: Any, transport: str
 ) -> None:
     server = rtsp_server()
-    capture = open_capture(parse(server.url()), ReadOptions(transport=transport, camera_clock=True), threading.Event())
+    camera = StreamConfig(source=server.url(), transport=transport, clock="rtcp")  # type: ignore[arg-type]
+    capture = open_capture(camera, threading.Event())
     clocks = []
     try:
         for captured in capture:

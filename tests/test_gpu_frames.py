@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch", reason="no torch")
 pytest.importorskip("triton", reason="no Triton (pip install 'streamseg[cuda]')")
 
 from streamseg import overlay  # noqa: E402
+from streamseg.config import StreamConfig  # noqa: E402
 from streamseg.engine import backends  # noqa: E402
 from streamseg.engine.bundle import find  # noqa: E402
 from streamseg.engine.engine import Engine  # noqa: E402
@@ -27,12 +28,10 @@ from streamseg.engine.torch_device import CpuDevice, CudaDevice  # noqa: E402
 from streamseg.engine.torch_intake import fill  # noqa: E402
 from streamseg.errors import SourceError  # noqa: E402
 from streamseg.ingest import capture  # noqa: E402
-from streamseg.ingest.frames import source_frames  # noqa: E402
+from streamseg.ingest.frames import stream_frames  # noqa: E402
 from streamseg.ingest.nvdec import GpuPicture, missing, picture_on_gpu  # noqa: E402
 from streamseg.ingest.picture import AvPicture, Scaler  # noqa: E402
-from streamseg.ingest.reader import ReadOptions  # noqa: E402
 from streamseg.nvidia import nv12  # noqa: E402
-from streamseg.source import parse  # noqa: E402
 from streamseg.synthetic import Street  # noqa: E402
 from streamseg.types import U8, Frame, Picture, Roi  # noqa: E402
 
@@ -162,7 +161,7 @@ def test_a_stream_that_the_gpu_refuses_is_decoded_by_the_cpu(
         av.error.err_check(-refusal)
 
     monkeypatch.setattr(capture, "accelerator", refuse)
-    frames = list(source_frames(parse(str(clip("h264", frames=10))), ReadOptions(gpu=0)))
+    frames = list(stream_frames(StreamConfig(source=str(clip("h264", frames=10))), gpu=0))
     assert len(frames) == 10
     assert "GPU 0 does not decode" in caplog.text
 
@@ -175,5 +174,5 @@ def test_a_fault_of_the_source_is_not_laid_on_the_gpu(
 
     monkeypatch.setattr(capture, "accelerator", lost)
     with pytest.raises(SourceError):
-        list(source_frames(parse(str(clip("h264", frames=10))), ReadOptions(gpu=0)))
+        list(stream_frames(StreamConfig(source=str(clip("h264", frames=10))), gpu=0))
     assert "GPU 0" not in caplog.text

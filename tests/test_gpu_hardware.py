@@ -18,17 +18,15 @@ pytest.importorskip("triton", reason="no Triton (pip install 'streamseg[cuda]')"
 
 import nv12 as pictures  # noqa: E402
 
-from streamseg.config import validated  # noqa: E402
+from streamseg.config import StreamConfig, validated  # noqa: E402
 from streamseg.engine.bundle import find  # noqa: E402
 from streamseg.engine.engine import Engine  # noqa: E402
-from streamseg.ingest.frames import source_frames  # noqa: E402
+from streamseg.ingest.frames import stream_frames  # noqa: E402
 from streamseg.ingest.nvdec import missing  # noqa: E402
-from streamseg.ingest.reader import ReadOptions  # noqa: E402
 from streamseg.ingest.record import Recorder  # noqa: E402
 from streamseg.nvidia import nv12  # noqa: E402
 from streamseg.nvidia.surface import Resident  # noqa: E402
 from streamseg.pipeline import Pipeline  # noqa: E402
-from streamseg.source import parse  # noqa: E402
 from streamseg.synthetic import Street  # noqa: E402
 from streamseg.types import Frame, Result, Roi  # noqa: E402
 
@@ -45,7 +43,7 @@ def _nvdec() -> None:
 
 
 def frames_of(path: Path, gpu: int | None, most: int = 1000) -> list[Frame]:
-    return list(islice(source_frames(parse(str(path)), ReadOptions(gpu=gpu)), most))
+    return list(islice(stream_frames(StreamConfig(source=str(path)), gpu=gpu), most))
 
 
 def test_a_batch_of_full_hd_pictures_is_what_numpy_makes_of_them() -> None:
@@ -125,7 +123,7 @@ def test_a_decoder_never_takes_memory_back_that_a_batch_still_reads(clip: Clips)
 
     def labels(wait: bool) -> list[np.ndarray]:
         kept = []
-        source = source_frames(parse(str(path)), ReadOptions(gpu=GPU))
+        source = stream_frames(StreamConfig(source=str(path)), gpu=GPU)
         while batch := list(islice(source, 4)):
             makers = [result.make_labels for result in analysed(engine, batch, 4)]
             del batch

@@ -174,7 +174,7 @@ def test_a_rate_that_does_not_divide_is_met_on_average(clip: Clips) -> None:
 
 def test_at_its_own_rate_a_file_is_read_as_a_camera_is_and_ends(clip: Clips) -> None:
     begin = time.monotonic()
-    reading, _, numbers = read_all(clip("h264", frames=25), pace=True)
+    reading, _, numbers = read_all(clip("h264", frames=25), pace="realtime")
     assert time.monotonic() - begin > 0.9
     assert numbers == sorted(numbers)
     assert len(numbers) + reading.metrics.dropped["superseded"] == 25
@@ -182,7 +182,7 @@ def test_at_its_own_rate_a_file_is_read_as_a_camera_is_and_ends(clip: Clips) -> 
 
 
 def test_paced_pictures_arrive_before_they_are_decoded_and_in_the_rhythm_of_the_file(clip: Clips) -> None:
-    _, frames, _ = read_all(clip("h264", frames=15), pace=True)
+    _, frames, _ = read_all(clip("h264", frames=15), pace="realtime")
     steps_ms = sorted(
         (b.captured_ns - a.captured_ns) / 1e6 / (b.number - a.number) for a, b in itertools.pairwise(frames)
     )
@@ -205,7 +205,7 @@ def test_a_packet_that_is_fetched_late_has_waited() -> None:
 
 
 def test_a_file_may_start_later_and_stops_while_it_waits(clip: Clips) -> None:
-    with Reading(clip("h264", frames=15), pace=True, start_s=600) as reading:
+    with Reading(clip("h264", frames=15), pace="realtime", start_s=600) as reading:
         until(lambda: reading.metrics.state == "running", "opened")
     assert reading.metrics.snapshot()["frames"] == 0
 

@@ -22,7 +22,7 @@ from rtsp_server import RtspServer
 
 from streamseg import errors
 from streamseg.config import StreamConfig
-from streamseg.ingest.reader import ReadOptions, open_capture
+from streamseg.ingest.reader import open_capture
 from streamseg.source import parse
 
 StartServer = Callable[..., RtspServer]
@@ -138,7 +138,7 @@ class TestRtsp:
 
 
 def open_and_read(source: str) -> None:
-    capture = open_capture(parse(source), ReadOptions(), threading.Event())
+    capture = open_capture(StreamConfig(source=source), threading.Event())
     try:
         list(itertools.islice(capture, 3))
     finally:

@@ -21,8 +21,7 @@ from streamseg.encode import Encoder, jpeg
 from streamseg.engine.backends import ON_GPU
 from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError
-from streamseg.ingest.frames import source_frames
-from streamseg.ingest.reader import ReadOptions
+from streamseg.ingest.frames import stream_frames
 from streamseg.ingest.scene import SceneWatch
 from streamseg.motion import MotionGate
 from streamseg.pipeline import engine_of
@@ -52,8 +51,8 @@ def measure(config: Config, engine: Engine, frames: int) -> tuple[dict[str, Stag
     class), publish. The first chunk warms up. Raises StreamsegError."""
     stream = config.streams[0]
     where = place([stream.name], config.engine.device, config.engine.backend, here)
-    options = ReadOptions(decode_threads=1, gpu=where.decoder(stream.name))
-    source: Generator[Frame] = source_frames(stream.parsed, options, stream.name)
+    at_once = stream.model_copy(update={"decode_threads": 1, "pace": "max"})
+    source: Generator[Frame] = stream_frames(at_once, where.decoder(stream.name))
     stages = _Stages(config, engine)
     done = -CHUNK
     with closing(source), stages.connected():

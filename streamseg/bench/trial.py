@@ -23,8 +23,7 @@ from streamseg.bench.subscriber import TOPICS, sink
 from streamseg.config import Config, validated
 from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError, EngineError, StreamsegError
-from streamseg.ingest.frames import source_frames
-from streamseg.ingest.reader import ReadOptions
+from streamseg.ingest.frames import file_frames
 from streamseg.pipeline import Outcome, Pipeline
 from streamseg.types import Frame
 
@@ -113,7 +112,7 @@ def shown(engine: dict[str, Any]) -> str:
 
 def input_size(config: Config, engine: Engine) -> tuple[int, int]:
     """What the first source is analysed at."""
-    frames: Generator[Frame] = source_frames(config.streams[0].parsed, ReadOptions())
+    frames: Generator[Frame] = file_frames(config.streams[0].source)
     with closing(frames):
         frame = next(frames)
     return engine.plan(config.streams[0].name, frame.picture).tile

@@ -17,9 +17,7 @@ from streamseg.engine.bundle import Bundle
 from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError, EngineError
 from streamseg.importing.onnx_model import Adapted, fitted
-from streamseg.ingest.frames import source_frames
-from streamseg.ingest.reader import ReadOptions
-from streamseg.source import parse
+from streamseg.ingest.frames import file_frames
 from streamseg.types import U8, Frame
 
 STREET = "synthetic://street?pace=max&frames=61&size=1280x720"
@@ -46,7 +44,7 @@ class Proof:
 
 def pictured(source: str | None) -> Frame:
     """The picture to prove it on: of a picture file, of a clip, or of the synthetic street. Raises SourceError."""
-    frames: Generator[Frame] = source_frames(parse(source or STREET), ReadOptions())
+    frames: Generator[Frame] = file_frames(source or STREET)
     with closing(frames):
         last = next(iter(deque(islice(frames, FRAME + 1), maxlen=1)), None)
     if last is None:

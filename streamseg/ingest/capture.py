@@ -71,8 +71,8 @@ class AvCapture:
         stall_s: float,
         stopping: Callable[[], bool],
         upright: Upright,
-        pacer: Pacer | None = None,
-        gpu: int | None = None,
+        pacer: Pacer | None,
+        gpu: int | None,
     ) -> None:
         """`pacer` gives a recording the times, and the decoder, of a camera. `gpu`: the one that decodes, as far as it
         knows the codec; its pictures stay there."""

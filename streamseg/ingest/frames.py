@@ -7,19 +7,24 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-from streamseg.ingest.reader import ReadOptions, media_time, open_capture
+from streamseg.config import MotionConfig, StreamConfig
+from streamseg.ingest.reader import media_time, open_capture
 from streamseg.ingest.scene import SceneWatch
-from streamseg.source import Source, parse
 from streamseg.types import Frame
 
 
-def file_frames(path: Path, *, skip_still: bool = False) -> Generator[Frame]:
-    """Every frame of a file, as the daemon's ingest would deliver it. Raises ConfigError, SourceError."""
-    yield from source_frames(parse(str(path)), ReadOptions(skip_still=skip_still))
+def file_frames(source: Path | str, *, skip_still: bool = False) -> Generator[Frame]:
+    """Every frame of a file, or of another source, as the daemon's ingest would deliver it. Raises ConfigError,
+    SourceError."""
+    # Not validated: a path is taken as it is, and one that is not there is told without the words of a configuration.
+    yield from stream_frames(
+        StreamConfig.model_construct(id="file", source=str(source), motion=MotionConfig(skip=skip_still))
+    )
 
 
-def source_frames(source: Source, options: ReadOptions, stream: str = "file") -> Generator[Frame]:
-    capture = open_capture(source, options, threading.Event())
+def stream_frames(stream: StreamConfig, gpu: int | None = None) -> Generator[Frame]:
+    """The same of a stream as it is configured; but for `fps`, none are left out."""
+    capture = open_capture(stream, threading.Event(), gpu)
     media_ns, state_key, scene = -1, 0, SceneWatch()
     try:
         for number, captured in enumerate(capture):
@@ -29,7 +34,7 @@ def source_frames(source: Source, options: ReadOptions, stream: str = "file") ->
             small = captured.picture.thumbnail()
             state_key += scene.look(small, media_ns) is not None
             yield Frame(
-                stream=stream,
+                stream=stream.name,
                 epoch=0,
                 number=number,
                 pts_ns=captured.pts_ns,
@@ -40,7 +45,7 @@ def source_frames(source: Source, options: ReadOptions, stream: str = "file") ->
                 media_ns=media_ns,
                 state_key=state_key,
                 picture=captured.picture,
-                thumbnail=small if options.skip_still else None,
+                thumbnail=small if stream.motion.skip is True else None,
             )
     finally:
         capture.close()

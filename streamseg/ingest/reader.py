@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from streamseg.channel import Inbox
 from streamseg.config import StreamConfig
@@ -17,50 +17,13 @@ from streamseg.ingest.pace import Pacer
 from streamseg.ingest.scene import News, SceneWatch
 from streamseg.ingest.upright import Upright
 from streamseg.metrics import StreamMetrics
-from streamseg.source import Source
 from streamseg.types import U8, Frame, Picture, StreamState
 
 log = logging.getLogger("streamseg")
 Announce = Callable[[str, int, StreamState, str, str], None]
 """(stream, epoch, state, reason, detail): called at every change of a stream's state."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
-    """`fps` limits the analysis rate (0: every frame); `decode_threads` 0 chooses; `pace` plays a file at its own rate
-    from `start_s` on, instead of as fast as it is analysed; `camera_clock` takes RTCP's time for `captured_ns`, where
-    there is one; `give_up_unopened` fails where the very first opening fails; `skip_still` lets frames on which nothing
-    moved go without inference (None: of live streams only); `rotate` turns pictures clockwise by so many degrees (None:
-    as their tag says)."""
-
-    fps: float = 0.0
-    transport: str = "tcp"
-    camera_clock: bool = False
-    decode_threads: int = 0
-    pace: bool = False
-    start_s: float = 0.0
-    stall_s: float = 10.0
-    backoff_s: tuple[float, float] = (0.5, 30.0)
-    give_up_unopened: bool = False
-    skip_still: bool | None = None
-    rotate: int | None = None
-    gpu: int | None = None
-    """Decodes, as far as it can, and keeps the pictures (NVDEC)."""
-
-
-def read_options(stream: StreamConfig, *, give_up_unopened: bool = False) -> ReadOptions:
-    return ReadOptions(
-        fps=stream.fps,
-        transport=stream.transport,
-        camera_clock=stream.clock == "rtcp",
-        decode_threads=stream.decode_threads,
-        pace=stream.pace == "realtime",
-        start_s=stream.start_s,
-        stall_s=stream.stall_s,
-        give_up_unopened=give_up_unopened,
-        skip_still=None if stream.motion.skip == "auto" else stream.motion.skip,
-        rotate=None if stream.rotate == "auto" else stream.rotate,
-    )
+BACKOFF_S = (0.5, 30.0)
+"""How long a lost stream is left alone: at first, doubled at every attempt that fails, and at most."""
 
 
 class StreamReader:
@@ -68,21 +31,25 @@ class StreamReader:
 
     def __init__(
         self,
-        stream: str,
-        source: Source,
-        options: ReadOptions,
+        stream: StreamConfig,
         inbox: Inbox,
         metrics: StreamMetrics,
         announce: Announce,
         *,
+        gpu: int | None = None,
+        give_up_unopened: bool = False,
+        backoff_s: tuple[float, float] = BACKOFF_S,
         scale_ahead: Callable[[Picture], None] | None = None,
     ) -> None:
-        """`scale_ahead` makes what the engine wants of a picture. Files, of which nothing is dropped, are scaled here,
+        """`give_up_unopened`: fails where the very first opening fails. `gpu`: see `open_capture`.
+
+        `scale_ahead` makes what the engine wants of a picture. Files, of which nothing is dropped, are scaled here,
         beside the inference thread; live frames only once they are taken."""
-        self.stream = stream
+        self.stream = stream.name
         self.failed: SourceError | None = None
         self.crash: BaseException | None = None
-        self._source, self._options = source, options
+        self._config, self._source, self._gpu = stream, stream.parsed, gpu
+        self._give_up_unopened, self._backoff_s = give_up_unopened, backoff_s
         self._inbox, self._metrics, self._announce = inbox, metrics, announce
         self._scale_ahead = scale_ahead
         self._stop = threading.Event()
@@ -90,7 +57,7 @@ class StreamReader:
         self._state_key = 0
         self._opened = self._recorded = False
         # A daemon thread: a connection attempt cannot be interrupted, and must not hold the process up at its end.
-        self._thread = threading.Thread(target=self._run, name=f"streamseg-ingest-{stream}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"streamseg-ingest-{self.stream}", daemon=True)
 
     def start(self) -> None:
         self._epoch = time.time_ns() // 1_000_000
@@ -114,7 +81,8 @@ class StreamReader:
             self._inbox.finish(self.stream)
 
     def _stay_connected(self) -> None:
-        pause = self._options.backoff_s[0]
+        first, longest = self._backoff_s
+        pause = first
         self._change("connecting")
         while not self._stop.is_set():
             began = time.monotonic()
@@ -135,10 +103,10 @@ class StreamReader:
                     self._wait_for_last_frame()
                     return self._change("failed", reason, detail)
             if time.monotonic() - began > 10:  # it had been running: start the backoff anew
-                pause = self._options.backoff_s[0]
+                pause = first
             self._change("reconnecting", reason, detail)
             self._stop.wait(pause * random.uniform(0.8, 1.2))
-            pause = min(pause * 2, self._options.backoff_s[1])
+            pause = min(pause * 2, longest)
         return None
 
     def _wait_for_last_frame(self) -> None:
@@ -149,18 +117,18 @@ class StreamReader:
     def _comes_back(self) -> bool:
         if self._source.kind in ("file", "synthetic") or self._recorded:
             return False  # from its start again, a recording would tell everything twice
-        return self._opened or not self._options.give_up_unopened
+        return self._opened or not self._give_up_unopened
 
     def _read(self) -> bool:
         """Reads until the source ends. Returns whether that is a loss, as of a camera; raises SourceError."""
-        capture = open_capture(self._source, self._options, self._stop)
+        capture = open_capture(self._config, self._stop, self._gpu)
         try:
-            live = capture.live or self._options.pace
+            live = capture.live or self._config.pace == "realtime"
             self._opened, self._recorded = True, not capture.live
             self._metrics.expected = capture.expected or None
             self._state_key += 1
             self._change("running", "connected", capture.details)
-            gate, scene = RateGate(self._options.fps), SceneWatch()
+            gate, scene = RateGate(self._config.fps), SceneWatch()
             media_ns, size = -1, (0, 0)
             for captured in capture:
                 number = self._metrics.entered(captured.decode_us)
@@ -196,7 +164,7 @@ class StreamReader:
     def _hand_over(self, captured: Captured, number: int, media_ns: int, small: U8, *, live: bool) -> None:
         picture = captured.picture
         assert picture is not None
-        skip = live if self._options.skip_still is None else self._options.skip_still
+        skip = live if self._config.motion.skip == "auto" else self._config.motion.skip
         if not (live or skip) and self._scale_ahead is not None:
             self._scale_ahead(picture)
         frame = Frame(
@@ -225,21 +193,24 @@ class StreamReader:
         self._announce(self.stream, self._epoch, state, reason, detail)
 
 
-def open_capture(source: Source, options: ReadOptions, stop: threading.Event) -> Capture:
-    """Opens a source; reading from it ends soon after `stop` is set. Raises SourceError."""
+def open_capture(stream: StreamConfig, stop: threading.Event, gpu: int | None = None) -> Capture:
+    """Opens a stream's source; reading from it ends soon after `stop` is set. `gpu`: the one that decodes, as far as it
+    can, and keeps the pictures (NVDEC). Raises SourceError."""
+    source, paced = stream.parsed, stream.pace == "realtime"
+    upright = Upright(None if stream.rotate == "auto" else stream.rotate)
     if source.street is not None:
-        street = replace(source.street, pace="realtime") if options.pace else source.street
-        return StreetCapture(street, stop.wait, Upright(options.rotate))
+        street = replace(source.street, pace="realtime") if paced else source.street
+        return StreetCapture(street, stop.wait, upright)
     return AvCapture(
         source,
-        transport=options.transport,
-        camera_clock=options.camera_clock,
-        threads=options.decode_threads,
-        stall_s=options.stall_s,
+        transport=stream.transport,
+        camera_clock=stream.clock == "rtcp",
+        threads=stream.decode_threads,
+        stall_s=stream.stall_s,
         stopping=stop.is_set,
-        upright=Upright(options.rotate),
-        pacer=Pacer(stop.wait, options.start_s) if options.pace else None,
-        gpu=options.gpu,
+        upright=upright,
+        pacer=Pacer(stop.wait, stream.start_s) if paced else None,
+        gpu=gpu,
     )
 
 

@@ -17,9 +17,7 @@ from onnx import helper
 from streamseg.engine.bundle import Bundle
 from streamseg.errors import ConfigError
 from streamseg.evaluation.pictures import PICTURES, listed, read_rgb, spread
-from streamseg.ingest.frames import source_frames
-from streamseg.ingest.reader import ReadOptions
-from streamseg.source import parse
+from streamseg.ingest.frames import file_frames
 from streamseg.synthetic import Street
 from streamseg.types import U8, Frame
 
@@ -75,7 +73,7 @@ def _stills(folder: Path) -> list[Path]:
 
 
 def _frames(clip: Path, limit: int) -> list[U8]:
-    frames: Generator[Frame] = source_frames(parse(str(clip)), ReadOptions())
+    frames: Generator[Frame] = file_frames(clip)
     with closing(frames):
         some = islice(frames, 0, limit * FRAME_STEP, FRAME_STEP)
         found = [frame.picture.rgb(frame.picture.width, frame.picture.height) for frame in some]
