@@ -143,7 +143,7 @@ class Engine:
     def batch_key(self, frame: Frame) -> tuple[tuple[int, int], bool]:
         """Frames that are to share a `run` must have the same. Any thread."""
         plan = self.plan(frame.stream, frame.picture)
-        return plan.tile, plan.tiled
+        return plan.tile, plan.tiles > 1
 
     def prepare(self) -> None:
         """Compiles for the size that most cameras come to, so that faults show before the first frame."""
@@ -205,7 +205,7 @@ class Engine:
         ]
         memories = [memory for f, plan in zip(frames, plans, strict=True) for memory in self._memory(f, plan, compiled)]
         states, elapsed_s = [state for state, _ in memories], [elapsed for _, elapsed in memories]
-        if plans[0].tiled:
+        if plans[0].tiles > 1:
             makers = self._tiled(compiled, plans, pictures, states, elapsed_s)
         else:
             makers = compiled.run(pictures, states, elapsed_s)

@@ -118,59 +118,52 @@ class Plan:
 
     part: Roi | None
     """What of the source is analysed; None: all of it."""
-    tile: Size
-    """What the network is given."""
-    across: Axis | None = None
-    down: Axis | None = None
-    """None: it is one tile."""
+    across: Axis
+    down: Axis
 
     @property
-    def tiled(self) -> bool:
-        return self.across is not None
+    def tile(self) -> Size:
+        """What the network is given."""
+        return self.across.side, self.down.side
 
     @property
     def tiles(self) -> int:
-        return self.across.count * self.down.count if self.across and self.down else 1
+        return self.across.count * self.down.count
 
     @property
     def size(self) -> Size:
         """Of the label map."""
-        return (self.across.all_pixels, self.down.all_pixels) if self.across and self.down else self.tile
+        return self.across.all_pixels, self.down.all_pixels
+
+    @property
+    def _corners(self) -> list[tuple[int, int]]:
+        """(x, y) where each tile begins, row by row."""
+        rows, columns = range(self.down.count), range(self.across.count)
+        return [(self.across.pixels(x).start, self.down.pixels(y).start) for y in rows for x in columns]
 
     def covers(self, picture: Picture) -> Roi:
         return self.part or Roi(0, 0, picture.width, picture.height)
 
     def rgb(self, picture: Picture) -> U8:
         """What is analysed, at the label map's size: u8 [H, W, 3]."""
-        return picture.rgb(*self.size, self.part) if self.part else picture.rgb(*self.size)
+        return picture.rgb(*self.size, self.part)
 
     def scale_ahead(self, picture: Picture) -> None:
         """Does the work of `rgb` now, in the calling thread."""
-        if self.part:
-            picture.scale_ahead(*self.size, self.part)
-        else:
-            picture.scale_ahead(*self.size)
+        picture.scale_ahead(*self.size, self.part)
 
     def cut(self, rgb: U8) -> list[U8]:
         """The tiles of what `rgb` gave, row by row: u8 [h, w, 3] each, contiguous."""
-        if self.across is None or self.down is None:
-            return [rgb]
-        rows, columns = range(self.down.count), range(self.across.count)
-        return [np.ascontiguousarray(rgb[self.down.pixels(y), self.across.pixels(x)]) for y in rows for x in columns]
+        width, height = self.tile
+        return [np.ascontiguousarray(rgb[y : y + height, x : x + width]) for x, y in self._corners]
 
     def on_gpu(self, surface: Surface) -> list[Resident]:
         """As `cut` of `rgb`, of a picture in GPU memory: nothing is scaled yet."""
         area = self.part or Roi(0, 0, surface.width, surface.height)
-        if self.across is None or self.down is None:
-            return [Resident(surface, area, self.size)]
-        rows, columns = range(self.down.count), range(self.across.count)
-        corners = [(self.across.pixels(x).start, self.down.pixels(y).start) for y in rows for x in columns]
-        return [Resident(surface, area, self.size, corner) for corner in corners]
+        return [Resident(surface, area, self.size, corner) for corner in self._corners]
 
     def blended(self, scores: Sequence[F32]) -> F32:
         """f32 [K, h, w] of all tiles together, of their scores f32 [K, h, w] in the order of `cut`."""
-        if self.across is None or self.down is None:
-            return scores[0]
         out = np.zeros((len(scores[0]), self.down.all_cells, self.across.all_cells), np.float32)
         for number, tile in enumerate(scores):
             y, x = divmod(number, self.across.count)
@@ -191,7 +184,8 @@ def plan(
     part = view.part(*source)
     area = (part.width, part.height) if part else source
     if view.tiling is None or (counts := view.tiling.counts(*area)) == (1, 1):
-        return Plan(part, fit(*area))
+        across, down = (Axis(side, side, 1, side) for side in fit(*area))  # nothing is blended: any cells do
+        return Plan(part, across, down)
     overlap = view.tiling.overlap
     of_tile = [max(1, round(side / (n - (n - 1) * overlap))) for side, n in zip(area, counts, strict=True)]
     tile = fit(of_tile[0], of_tile[1])
@@ -199,7 +193,7 @@ def plan(
         Axis(side, count, n, _step(side, count, n, overlap, multiple))
         for side, count, n in zip(tile, cells(tile), counts, strict=True)
     )
-    return Plan(part, tile, across, down)
+    return Plan(part, across, down)
 
 
 def _step(side: int, cells: int, count: int, overlap: float, multiple: int) -> int:
