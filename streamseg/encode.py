@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -61,23 +61,16 @@ class Encoder:
     def messages(self, result: Result, wants: Wants) -> Iterator[Encoded]:
         """The messages of `result` on the topics that `wants` says yes to; nothing is computed for the others."""
         stream = result.frame.stream
-        pictures = _Pictures(result, self._classes, self._quality, self._undrawn, self._on_gpu)
+        planes = cache(result.frame.picture.planes)  # fetched once for both pictures
         for each in self._classes:
-            topic = f"mask/{each.name}/{stream}/"
-            if wants(topic):
-                yield self._message(topic, result, partial(self._mask, result, each))
+            if wants(topic := f"mask/{each.name}/{stream}/"):
+                yield _message("mask", topic, result, partial(self._mask, result, each))
         if wants(topic := f"labels/{stream}/"):
-            yield self._message(topic, result, partial(self._label_map, result))
+            yield _message("labels", topic, result, partial(self._label_map, result))
         if wants(topic := f"frame/{stream}/"):
-            yield self._message(topic, result, lambda: ({}, pictures.annotated()))
+            yield _message("frame", topic, result, lambda: ({}, self._annotated(result, planes)))
         if wants(topic := f"picture/{stream}/"):
-            yield self._message(topic, result, lambda: ({}, pictures.plain()))
-
-    def _message(self, topic: str, result: Result, make: Callable[[], tuple[dict[str, Any], bytes]]) -> Encoded:
-        start = time.perf_counter_ns()
-        fields, payload = make()
-        spent_us = (time.perf_counter_ns() - start) // 1000
-        return Encoded(topic, _common(topic.partition("/")[0], result, spent_us) | fields, payload)
+            yield _message("picture", topic, result, lambda: ({}, self._plain(result, planes)))
 
     def _mask(self, result: Result, each: ClassInfo) -> tuple[dict[str, Any], bytes]:
         mask: NDArray[np.bool_] = result.labels == each.id
@@ -98,42 +91,20 @@ class Encoder:
         payload = wire.encode_labels(result.labels, self._labels_encoding)
         return _map_fields(result, self._labels_encoding) | {"classes": classes}, payload
 
-
-class _Pictures:
-    """The JPEGs of one result; its planes are fetched once for both kinds."""
-
-    def __init__(
-        self,
-        result: Result,
-        classes: Sequence[ClassInfo],
-        quality: int,
-        undrawn: frozenset[int],
-        on_gpu: GpuJpegs | None,
-    ) -> None:
-        self._result = result
-        self._on_gpu = on_gpu
-        self._undrawn = undrawn
-        self._classes = classes
-        self._quality = quality
-
-    @cached_property
-    def _planes(self) -> Planes:
-        return self._result.frame.picture.planes()
-
-    def plain(self) -> bytes:
-        if self._on_gpu is not None and (surface := self._result.frame.picture.surface) is not None:
+    def _plain(self, result: Result, planes: Callable[[], Planes]) -> bytes:
+        if self._on_gpu is not None and (surface := result.frame.picture.surface) is not None:
             made = self._on_gpu.plain(surface)
             if made is not None:
                 return made
-        return jpeg(overlay.full_range(self._planes), self._quality)
+        return jpeg(overlay.full_range(planes()), self._quality)
 
-    def annotated(self) -> bytes:
-        labels, roi = self._result.labels, self._result.roi
-        if self._on_gpu is not None and (surface := self._result.frame.picture.surface) is not None:
+    def _annotated(self, result: Result, planes: Callable[[], Planes]) -> bytes:
+        labels, roi = result.labels, result.roi
+        if self._on_gpu is not None and (surface := result.frame.picture.surface) is not None:
             made = self._on_gpu.annotated(surface, labels, roi)
             if made is not None:
                 return made
-        drawn = overlay.annotate(self._planes, labels, self._classes, undrawn=self._undrawn, roi=roi)
+        drawn = overlay.annotate(planes(), labels, self._classes, undrawn=self._undrawn, roi=roi)
         return jpeg(drawn, self._quality)
 
 
@@ -160,28 +131,20 @@ def _count(labels: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.intp]:
     return histogram
 
 
-def _common(kind: str, result: Result, encode_us: int) -> dict[str, Any]:
+def _message(kind: wire.Kind, topic: str, result: Result, make: Callable[[], tuple[dict[str, Any], bytes]]) -> Encoded:
+    start = time.perf_counter_ns()
+    fields, payload = make()
+    encode_us = (time.perf_counter_ns() - start) // 1000
     frame = result.frame
-    return {
-        "v": wire.VERSION,
-        "kind": kind,
-        "stream": frame.stream,
-        "epoch": frame.epoch,
+    latency_us = {"decode": frame.decode_us, "wait": result.wait_us, "infer": result.infer_us, "encode": encode_us}
+    common = wire.header_fields(kind, frame.stream, frame.epoch, frame.captured_ns) | {
         "frame": frame.number,
-        "seq": 0,
         "pts_ns": frame.pts_ns,
-        "captured_ns": frame.captured_ns,
-        "published_ns": 0,
         "clock": frame.clock,
-        "latency_us": {
-            "decode": frame.decode_us,
-            "wait": result.wait_us,
-            "infer": result.infer_us,
-            "encode": encode_us,
-        },
+        "latency_us": latency_us,
         "source": {"width": frame.picture.width, "height": frame.picture.height},
-        "replay": False,
     }
+    return Encoded(topic, common | fields, payload)
 
 
 def _map_fields(result: Result, encoding: str) -> dict[str, Any]:

@@ -76,6 +76,7 @@ __all__ = [
     "dump_header",
     "encode_labels",
     "encode_mask",
+    "header_fields",
     "parse_header",
     "parse_topic",
     "topic",
@@ -208,6 +209,25 @@ class Header:
 
     def __contains__(self, name: object) -> bool:
         return name in self.raw
+
+
+def header_fields(kind: Kind, stream: str | None, epoch: int, captured_ns: int) -> dict[str, Any]:
+    """What every header has, before it is sent: those who make and who send it fill in what is not null or 0."""
+    return {
+        "v": VERSION,
+        "kind": kind,
+        "stream": stream,
+        "epoch": epoch,
+        "frame": None,
+        "seq": 0,
+        "pts_ns": None,
+        "captured_ns": captured_ns,
+        "published_ns": 0,
+        "clock": "host",
+        "latency_us": None,
+        "source": None,
+        "replay": False,
+    }
 
 
 def dump_header(fields: Mapping[str, Any]) -> bytes:

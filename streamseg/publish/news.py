@@ -41,7 +41,7 @@ class News:
         before = self._events.get(event.stream)
         number = event.epoch or epoch or (before and before.epoch) or self._epoch
         self._events[event.stream] = replace(event, epoch=number)
-        fields = self._fields("event", event.stream, number, event.at_ns)
+        fields = wire.header_fields("event", event.stream, number, event.at_ns)
         return fields | {"state": event.state, "reason": event.reason, "detail": event.detail}
 
     def heartbeat(
@@ -60,23 +60,19 @@ class News:
                 "frames": published[stream],
                 "dropped": {},
                 **status.get(stream, {}),
-                **self._told(stream),
+                # The last event is newer than any status that was collected before it.
+                **({"state": self._events[stream].state} if stream in self._events else {}),
                 "published": published[stream],
                 "seq": sequences(topics),
             }
         now_ns = time.time_ns()
-        return self._fields("heartbeat", None, self._epoch, now_ns) | {
+        return wire.header_fields("heartbeat", None, self._epoch, now_ns) | {
             "engine": self._engine,
             "uptime_s": round((now_ns - self._started_ns) / 1e9, 3),
             "subscriptions": subscriptions,
             "encoded": dict(encoded),
             "streams": states,
         }
-
-    def _told(self, stream: str) -> dict[str, Any]:
-        """The last event is newer than any status that was collected before it."""
-        event = self._events.get(stream)
-        return {} if event is None else {"state": event.state}
 
     def farewells(self) -> list[Event]:
         """An `ended` event for every stream that has told no end yet."""
@@ -90,21 +86,3 @@ class News:
     @property
     def _epoch(self) -> int:
         return self._started_ns // 1_000_000
-
-    def _fields(self, kind: wire.Kind, stream: str | None, epoch: int, at_ns: int) -> dict[str, Any]:
-        """The common fields of a message that tells no picture."""
-        return {
-            "v": wire.VERSION,
-            "kind": kind,
-            "stream": stream,
-            "epoch": epoch,
-            "frame": None,
-            "seq": 0,
-            "pts_ns": None,
-            "captured_ns": at_ns,
-            "published_ns": 0,
-            "clock": "host",
-            "latency_us": None,
-            "source": None,
-            "replay": False,
-        }
