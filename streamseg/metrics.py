@@ -21,15 +21,13 @@ class StreamMetrics:
         self.frames = 0
         self.published = self.reused = 0  # reused: published without inference, as nothing moved
         self.dropped: Counter[str] = Counter()
-        self.decode_us = 0
         self.expected: int | None = None  # frames in the file, where it says so
         self._recent: deque[float] = deque(maxlen=1024)
 
-    def entered(self, decode_us: int = 0) -> int:
+    def entered(self) -> int:
         """Counts a frame in and returns its number, from 0."""
         with self._lock:
             self.frames += 1
-            self.decode_us += decode_us
             return self.frames - 1
 
     def drop(self, reason: str, count: int = 1) -> None:

@@ -131,7 +131,7 @@ class StreamReader:
             gate, scene = RateGate(self._config.fps), SceneWatch()
             media_ns, size = -1, (0, 0)
             for captured in capture:
-                number = self._metrics.entered(captured.decode_us)
+                number = self._metrics.entered()
                 if captured.picture is None:
                     self._metrics.drop("corrupt")
                     continue

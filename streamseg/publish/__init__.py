@@ -1,5 +1,5 @@
 """Results go out over ZeroMQ: one thread owns the XPUB socket, everything else hands over to it."""
 
-from streamseg.publish.publisher import PublishCounters, Publisher
+from streamseg.publish.publisher import Publisher
 
-__all__ = ["PublishCounters", "Publisher"]
+__all__ = ["Publisher"]

@@ -39,8 +39,6 @@ class Outlet:
         self._poller = zmq.Poller()
         self._last: dict[str, _Topic] = {}
         self.sent: dict[str, int] = {}
-        self.bytes = 0
-        self.replayed = 0
 
     def open(self, wake: sockets.socket) -> str:
         """Bind; returns the endpoint with its real port. `wake` becoming readable ends `poll`. Raises BindError."""
@@ -96,24 +94,21 @@ class Outlet:
 
     def send(
         self, topic: str, fields: dict[str, Any], payload: bytes, *, replay: bool = False, retry: Callable[[], bool]
-    ) -> bool:
+    ) -> None:
         """Number and send one message. `retry` is asked, when a lossless send has blocked a while, whether to go on."""
         last = self._last.get(topic)
         epoch = fields["epoch"]
         seq = last.seq + 1 if last is not None and last.epoch == epoch else 0
         fields = fields | {"seq": seq, "replay": replay, "published_ns": time.time_ns()}
-        if not self._put(topic, fields, payload, retry):
-            return False
-        self._last[topic] = _Topic(epoch, seq, fields, payload)
-        self.replayed += replay
-        return True
+        if self._put(topic, fields, payload, retry):
+            self._last[topic] = _Topic(epoch, seq, fields, payload)
 
     def replay(self, topic: str, retry: Callable[[], bool]) -> None:
         """Send the topic's last message once more, under its own number."""
         last = self._last.get(topic)
         if last is not None:
             again = last.fields | {"replay": True, "published_ns": time.time_ns()}
-            self.replayed += self._put(topic, again, last.payload, retry)
+            self._put(topic, again, last.payload, retry)
 
     def _put(self, topic: str, fields: dict[str, Any], payload: bytes, retry: Callable[[], bool]) -> bool:
         parts = [topic.encode(), wire.dump_header(fields), payload]
@@ -126,7 +121,6 @@ class Outlet:
             else:
                 break
         self.sent[topic] = self.sent.get(topic, 0) + 1
-        self.bytes += sum(map(len, parts))
         return True
 
     def holds(self, topic: str, epoch: int, frame: int) -> bool:

@@ -31,13 +31,11 @@ _REPLAY_S = 0.05  # replays reach every subscriber of a topic: however many join
 
 @dataclass(frozen=True, slots=True)
 class PublishCounters:
-    """Totals since `open`. `encoded` by kind, `sent` by topic (replays too), `bytes` of whole messages."""
+    """Totals since `open`: results by stream, `encoded` by kind, `sent` by topic (replays too)."""
 
     results: dict[str, int]
     encoded: dict[str, int]
     sent: dict[str, int]
-    bytes: int
-    replayed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +141,7 @@ class Publisher:
 
     @property
     def counters(self) -> PublishCounters:
-        outlet = self._outlet
-        return PublishCounters(
-            dict(self._results), dict(self._encoded), dict(outlet.sent), outlet.bytes, outlet.replayed
-        )
+        return PublishCounters(dict(self._results), dict(self._encoded), dict(self._outlet.sent))
 
     def refuse(self) -> None:
         """Take nothing more: `publish` and `event` raise StageError, also where they wait. `close` is still to come."""
