@@ -223,13 +223,19 @@ def subscribe(
     streamseg subscribe tcp://127.0.0.1:5555 --class pedestrian --stream gate
     streamseg subscribe tcp://127.0.0.1:5555 --kind frame --save pictures
     """
-    from streamseg import viewer
+    from streamseg import subscriber, viewer
 
-    viewer.follow(
+    with subscriber.subscribe(
         endpoint,
-        viewer.Wish(kind, stream, class_name, every, timeout, server_key, str(key_file) if key_file else None),
-        viewer.Output(as_json=as_json, save=save, show=show, count=count),
-    )
+        kind=kind,
+        streams=stream,
+        classes=class_name,
+        every=every,
+        timeout=timeout,
+        server_key=server_key,
+        key_file=key_file,
+    ) as messages:
+        viewer.follow(messages, viewer.Output(as_json=as_json, save=save, show=show, count=count))
 
 
 engine_app.command("list")(engines_cli.list_engines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -146,13 +146,6 @@ class _Progress:
     skipped: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Accepted:
-    topic: str
-    header: wire.Header
-    payload: bytes = field(repr=False)
-
-
 class _Tracker:
     """Turns what comes off the socket into messages: checks, drops replays already known, counts gaps."""
 
@@ -164,8 +157,8 @@ class _Tracker:
         self._alive_at: float | None = None
         self._states: dict[str, str] = {}
 
-    def accept(self, parts: Sequence[bytes]) -> _Accepted | None:
-        """None: nothing for the caller."""
+    def accept(self, parts: Sequence[bytes]) -> Message | None:
+        """What it owes to its topic is told by `counted`. None: nothing for the caller."""
         try:
             if len(parts) != 3:
                 raise WireError(f"message of {len(parts)} parts, not 3")
@@ -181,7 +174,7 @@ class _Tracker:
             self._states = {str(name): str(dict(each).get("state")) for name, each in header.streams.items()}
         if not self._selection.takes(topic) or not self._advance(str(topic), header):
             return None
-        return _Accepted(str(topic), header, parts[2])
+        return Message(header, str(topic), parts[2])
 
     def _advance(self, topic: str, header: wire.Header) -> bool:
         progress = self._progress.get(topic)
@@ -197,12 +190,12 @@ class _Tracker:
     def passed_over(self, topic: str) -> None:
         self._progress[topic].skipped += 1
 
-    def message(self, accepted: _Accepted) -> Message:
-        """For the caller, with what is owed to this topic."""
-        progress = self._progress[accepted.topic]
-        message = Message(accepted.header, accepted.topic, accepted.payload, progress.lost, progress.skipped)
+    def counted(self, message: Message) -> Message:
+        """For the caller, with what its topic has lost and skipped since the message before."""
+        progress = self._progress[message.topic]
+        lost, skipped = progress.lost, progress.skipped
         progress.lost = progress.skipped = 0
-        return message
+        return replace(message, lost=lost, skipped=skipped)
 
     def silence(self, timeout: float) -> TimeoutError:
         """What to tell a caller whose patience is over."""
@@ -233,7 +226,7 @@ class Reader:
         self.every = every
         self.timeout = timeout
         self._tracker = _Tracker(selection, endpoint)
-        self._held: dict[str, _Accepted] = {}
+        self._held: dict[str, Message] = {}
         prefixes = selection.prefixes()
         if timeout is not None and wire.HEARTBEAT not in prefixes:
             prefixes.append(wire.HEARTBEAT)  # tells a daemon that is down from a stream that is quiet
@@ -244,14 +237,14 @@ class Reader:
         accepted = self._tracker.accept(parts)
         if accepted is None:
             return False
-        if self._held.get(accepted.topic) is not None:  # never with `every`
+        if accepted.topic in self._held:  # never with `every`
             self._tracker.passed_over(accepted.topic)
         self._held[accepted.topic] = accepted  # keeps its place in the line: no topic starves another
         return self.every
 
     def next(self) -> Message | None:
         for topic in self._held:
-            return self._tracker.message(self._held.pop(topic))
+            return self._tracker.counted(self._held.pop(topic))
         return None
 
     def patience(self) -> Patience:

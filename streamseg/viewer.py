@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,23 +14,10 @@ from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.style import Style
 
-from streamseg.subscriber import Message, subscribe
+from streamseg.subscriber import Message
 from streamseg.types import U8
 
 SHOWN_COLUMNS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What to subscribe to; the fields are `streamseg.subscribe`'s arguments."""
-
-    kind: str
-    streams: list[str] | None
-    classes: list[str] | None
-    every: bool
-    timeout: float | None
-    server_key: str | None
-    key_file: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +28,17 @@ class Output:
     count: int | None
 
 
-def follow(endpoint: str, wish: Wish, output: Output) -> None:
-    """Until `output.count` messages have come, or Ctrl-C. Raises TimeoutError after `wish.timeout` s of silence."""
+def follow(messages: Iterable[Message], output: Output) -> None:
+    """Until `output.count` messages have come, or Ctrl-C."""
     if output.save:
         output.save.mkdir(parents=True, exist_ok=True)
-    with subscribe(
-        endpoint,
-        kind=wish.kind,
-        streams=wish.streams,
-        classes=wish.classes,
-        every=wish.every,
-        timeout=wish.timeout,
-        server_key=wish.server_key,
-        key_file=wish.key_file,
-    ) as messages:
-        try:
-            for number, message in enumerate(messages, start=1):
-                _one(message, output)
-                if number == output.count:
-                    return
-        except KeyboardInterrupt:
-            return
+    try:
+        for number, message in enumerate(messages, start=1):
+            _one(message, output)
+            if number == output.count:
+                return
+    except KeyboardInterrupt:
+        return
 
 
 def _one(message: Message, output: Output) -> None:
