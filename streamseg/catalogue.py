@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +15,17 @@ from streamseg.errors import StreamsegError
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Whether engines whose speed is not known are timed, and whether all are timed anew."""
-
-    measure: bool = True
-    again: bool = False
-
-
-def rows(timing: Timing, say: Say) -> Iterator[dict[str, Any]]:
-    """One row an engine, by name. Of a damaged one only {"name", "path", "error"}. `say` is told what is measured."""
+def rows(say: Say, *, measure: bool, again: bool) -> Iterator[dict[str, Any]]:
+    """One row an engine, by name. Of a damaged one only {"name", "path", "error"}. `measure`: engines whose speed is
+    not known are timed; `again`: all are. `say` is told which."""
     found = sorted(folders(), key=lambda folder: folder.name)
     for number, folder in enumerate(found, 1):
         head = {"name": folder.name, "path": str(folder)}
         try:
             bundle = Bundle.open(folder)
             row = head | _row(bundle)
-            known = None if timing.again else speed.remembered(bundle)
-            if known is None and timing.measure:
+            known = None if again else speed.remembered(bundle)
+            if known is None and (measure or again):
                 say(f"{folder.name} ({number} of {len(found)}): measuring its speed on this machine")
                 known = speed.measured(bundle)
             yield row | {"ms": known and known.ms, "precision": known and known.precision}

@@ -31,7 +31,7 @@ def list_engines(
     from streamseg import cards, catalogue
 
     with Console(stderr=True).status("reading the engines") as status:
-        rows = list(catalogue.rows(catalogue.Timing(measure or again, again), status.update))
+        rows = list(catalogue.rows(status.update, measure=measure, again=again))
     if as_json:
         return print(json.dumps(rows))
     return cards.show_list(rows)
