@@ -17,7 +17,7 @@ from streamseg.errors import BackendUnavailable
 
 def installed(monkeypatch: pytest.MonkeyPatch, *packages: str, gpus: int = 0) -> None:
     monkeypatch.setattr(backends, "find_spec", lambda package: package if package in packages else None)
-    monkeypatch.setattr(machine, "gpus", lambda: gpus)
+    monkeypatch.setattr(machine, "gpu_names", lambda: ("NVIDIA H200",) * gpus)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_what_is_missing_is_said_with_what_to_install(name: str, extra: str, mon
         choose(name)
 
 
-@pytest.mark.skipif(machine.gpus() > 0, reason="there is a GPU")
+@pytest.mark.skipif(bool(machine.gpu_names()), reason="there is a GPU")
 @pytest.mark.parametrize("backend", ["torch-cuda", "torch-inductor"])
 def test_torch_without_a_gpu_says_so(backend: str) -> None:
     engine = Engine(find("street-edge"), backend=backend)
@@ -79,7 +79,7 @@ def test_tensorrt_that_does_not_load_leaves_the_work_to_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Bindings without the libraries, as a package manager may leave them."""
-    monkeypatch.setattr(machine, "gpus", lambda: 1)
+    monkeypatch.setattr(machine, "gpu_names", lambda: ("NVIDIA H200",))
     monkeypatch.setattr(backends, "find_spec", lambda package: package)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

@@ -16,7 +16,7 @@ from streamseg.bench.stages import APART, bound_ms, measure
 from streamseg.bench.subscriber import sink
 from streamseg.config import Config, StreamConfig, validated
 from streamseg.engine.bundle import find
-from streamseg.engine.machine import gpus
+from streamseg.engine.machine import gpu_names
 from streamseg.errors import ConfigError, EngineError
 from streamseg.pipeline import engine_of
 
@@ -135,7 +135,7 @@ def _networks(config: Config) -> list[Network]:
         raise ConfigError("--baseline: the hand-written loop reads files only; `streamseg bench clip` makes one")
     size = trial.input_size(config, engine)
     found: list[Network] = [OnnxNetwork(engine.bundle, size)] if find_spec("onnxruntime") else []
-    if gpus() and find_spec("torch"):
+    if gpu_names() and find_spec("torch"):
         from streamseg.bench.torch_network import TorchNetwork, usable
 
         if usable() and (engine.bundle.path / "weights.pt").is_file():

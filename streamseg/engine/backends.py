@@ -177,7 +177,7 @@ def ladder(name: str, precision: Precision = "auto", device: str = "auto") -> li
         cpu = [n for n in installed if n not in ON_GPU][:1]
         if not cpu:
             raise BackendUnavailable("no inference backend is installed; pip install openvino")
-        wanted = device.startswith("cuda") or (device == "auto" and machine.gpus())
+        wanted = device.startswith("cuda") or (device == "auto" and machine.gpu_names())
         gpu = [n for n in AUTO_ON_GPU if n in installed and precision not in NOT_IN[n]] if wanted else []
         return [Rung(n, BACKENDS[n][1], SLOW[n](index_of(device)) if n in SLOW else None) for n in (*gpu, *cpu)]
     if name not in BACKENDS:

@@ -210,33 +210,34 @@ def _multiple(value: float, of: int) -> int:
 
 def write_int8(bundle: Bundle, program: onnx.ModelProto, entry: Int8Entry) -> Bundle:
     """Puts model-int8.onnx into a bundle; the manifest, which says what it was made of, last."""
-    temporary = bundle.path / f".{INT8}.part"
-    temporary.write_bytes(program.SerializeToString())
-    temporary.replace(bundle.path / INT8)
+    _put(bundle.path / INT8, program.SerializeToString())
     return rewrite(bundle, bundle.manifest.model_copy(update={"int8": entry}))
 
 
 def write(path: Path, manifest: Manifest, program: onnx.ModelProto) -> Bundle:
     """Writes a bundle; the model first and the manifest last, so that half a bundle is never found."""
     path.mkdir(parents=True, exist_ok=True)
-    for name, data in (("model.onnx", program.SerializeToString()), ("engine.yaml", _yaml(manifest).encode())):
-        temporary = path / f".{name}.part"
-        temporary.write_bytes(data)
-        temporary.replace(path / name)
+    _put(path / FLOAT, program.SerializeToString())
+    _put(path / "engine.yaml", _yaml(manifest))
     return Bundle.open(path)
 
 
 def rewrite(bundle: Bundle, manifest: Manifest) -> Bundle:
     """The same bundle with another manifest; its model is not touched."""
-    temporary = bundle.path / ".engine.yaml.part"
-    temporary.write_text(_yaml(manifest))
-    temporary.replace(bundle.path / "engine.yaml")
+    _put(bundle.path / "engine.yaml", _yaml(manifest))
     return Bundle.open(bundle.path)
 
 
-def _yaml(manifest: Manifest) -> str:
-    text: str = yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)
-    return text
+def _put(file: Path, data: bytes) -> None:
+    temporary = file.with_name(f".{file.name}.part")
+    temporary.write_bytes(data)
+    temporary.replace(file)
+
+
+def _yaml(manifest: Manifest) -> bytes:
+    told = manifest.model_dump(mode="json")
+    text: str = yaml.safe_dump(told, sort_keys=False, default_flow_style=None, width=100)
+    return text.encode()
 
 
 def search_path() -> list[Path]:
@@ -263,9 +264,9 @@ def find(name: str | Path) -> Bundle:
     path = Path(name)
     if (path / "engine.yaml").is_file():
         return Bundle.open(path)
-    for folder in search_path():
-        if path.name == str(name) and (folder / path / "engine.yaml").is_file():
-            return Bundle.open(folder / path)
     # By their folders: one that is damaged must not hide the others.
-    names = ", ".join(sorted({file.parent.name for f in search_path() for file in f.glob("*/engine.yaml")})) or "none"
+    there = {folder.name: folder for folder in folders()}
+    if str(name) in there:
+        return Bundle.open(there[str(name)])
+    names = ", ".join(sorted(there)) or "none"
     raise EngineNotFound(f"no engine named {str(name)!r}; there are: {names} (a folder with an engine.yaml works too)")

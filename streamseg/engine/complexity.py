@@ -41,7 +41,11 @@ class Work:
 
 def work(network: onnx.ModelProto, width: int, height: int) -> list[Work]:
     """All that a bare network's arithmetic cannot do without. Raises EngineError where shapes cannot be told."""
-    known = _shapes(network, width, height)
+    nodes = [node for node in network.graph.node if node.op_type in COUNTED]
+    needed = list(dict.fromkeys(name for node in nodes for name in (*node.input[:2], node.output[0])))
+    known = program.shapes(network, width, height, needed)
+    if unknown := [name for name in needed if not known[name] or 0 in known[name]]:
+        raise EngineError(f"the shape of {unknown[0]} at {width}x{height} cannot be told beforehand")
     fixed = {tensor.name for tensor in network.graph.initializer}
     fixed |= {node.output[0] for node in network.graph.node if node.op_type in {"Constant", *QUANTISERS}}
     return [
@@ -50,8 +54,7 @@ def work(network: onnx.ModelProto, width: int, height: int) -> list[Work]:
             prod(known[node.output[0]]) + sum(prod(known[n]) for n in node.input[:2] if n not in fixed),
             sum(prod(known[n]) for n in node.input[:2] if n in fixed),
         )
-        for node in network.graph.node
-        if node.op_type in COUNTED
+        for node in nodes
     ]
 
 
@@ -90,13 +93,10 @@ def parameters(network: onnx.ModelProto) -> int:
 
 def multiply_accumulates(network: onnx.ModelProto, width: int, height: int) -> int:
     """For one picture. Raises EngineError where shapes cannot be told."""
-    known = _shapes(network, width, height)
-    return sum(_of_node(node, known) for node in network.graph.node)
+    return sum(each.macs for each in work(network, width, height))
 
 
 def _of_node(node: onnx.NodeProto, known: dict[str, Shape]) -> int:
-    if node.op_type not in COUNTED:
-        return 0
     inputs, output = [known[name] for name in node.input[:2]], known[node.output[0]]
     if node.op_type == "Conv":
         return prod(output) * prod(inputs[1][1:])
@@ -106,25 +106,3 @@ def _of_node(node: onnx.NodeProto, known: dict[str, Shape]) -> int:
         return prod(output) * inputs[0][-1]
     flipped = any(a.name == "transA" and a.i for a in node.attribute)
     return prod(output) * inputs[0][0 if flipped else -1]
-
-
-def _shapes(network: onnx.ModelProto, width: int, height: int) -> dict[str, Shape]:
-    """The shapes of all that the counted nodes read and write: by ONNX, and what it leaves open by OpenVINO."""
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(network)
-    for dim, value in zip(fixed.graph.input[0].type.tensor_type.shape.dim, (1, 3, height, width), strict=True):
-        dim.dim_value = value
-    fixed.graph.output[0].type.tensor_type.ClearField("shape")
-    inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
-    known = {tensor.name: list(tensor.dims) for tensor in inferred.initializer}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        known[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-    counted = [node for node in inferred.node if node.op_type in COUNTED]
-    needed = dict.fromkeys(name for node in counted for name in (*node.input[:2], node.output[0]))
-    if open_ := [name for name in needed if not known.get(name) or 0 in known[name]]:
-        from streamseg.engine.openvino_backend import shapes
-
-        known |= shapes(fixed, open_)
-        if unknown := [name for name in open_ if not known[name] or 0 in known[name]]:
-            raise EngineError(f"the shape of {unknown[0]} at {width}x{height} cannot be told beforehand")
-    return known

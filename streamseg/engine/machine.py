@@ -18,11 +18,6 @@ def cpu() -> str:
     return next(named, "") or platform.processor() or platform.machine()
 
 
-def gpus() -> int:
-    """How many NVIDIA GPUs there are."""
-    return len(gpu_names())
-
-
 @cache
 def gpu_names() -> tuple[str, ...]:
     """The NVIDIA GPUs that the driver gives us, by index. Asked of the driver itself, as importing torch to ask takes

@@ -65,12 +65,6 @@ def run_once(model: bytes, inputs: dict[str, Any], names: Sequence[str]) -> list
     return [np.array(answers[name]) for name in names]
 
 
-def output_shape(network: onnx.ModelProto) -> list[int]:
-    """The dimensions of its first output, 0 where one is not known even when those of its inputs are."""
-    name = network.graph.output[0].name
-    return shapes(network, [name])[name]
-
-
 def shapes(network: onnx.ModelProto, names: Sequence[str]) -> dict[str, list[int]]:
     """The dimensions of any of its tensors, by name; 0 where one is not known, [] where not even their number is."""
     told = onnx.ModelProto()

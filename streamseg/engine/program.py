@@ -10,6 +10,7 @@ and a tail (softmax, temporal smoothing, bilinear upsampling, argmax), so that e
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,10 +61,11 @@ def build(network: onnx.ModelProto, spec: ProgramSpec) -> onnx.ModelProto:
     outputs = [_value("labels", TensorProto.UINT8, ["N", "H", "W"])]
     if spec.smooths:
         if spec.mode == "average":
-            channels = classes + smoothing.average(g, spec.strength)
+            channels = classes
+            smoothing.average(g, spec.strength)
         else:
             look = smoothing.Look(_strides(network, spec.size), spec.mean, spec.std)
-            channels = classes + smoothing.adaptive(g, spec.strength, classes, look, spec.moves)
+            channels = smoothing.adaptive(g, spec.strength, classes, look, spec.moves)
         inputs.append(_value("state", TensorProto.FLOAT, ["N", channels, "h", "w"]))
         inputs.append(_value("elapsed_s", TensorProto.FLOAT, ["N"]))
         outputs.append(_value("state_next", TensorProto.FLOAT, ["N", channels, "h", "w"]))
@@ -143,22 +145,31 @@ def _strides(network: onnx.ModelProto, size: tuple[int, int]) -> tuple[float, fl
 
 
 def _logits_shape(network: onnx.ModelProto, width: int, height: int) -> tuple[int, int, int]:
-    """(K, h, w) of `logits` for one picture size, by ONNX shape inference."""
+    """(K, h, w) of `logits` for one picture size."""
+    dims = shapes(network, width, height, ["logits"])["logits"]
+    if len(dims) != 4 or 0 in dims:
+        raise EngineError(f"the network's output size for {width}x{height} cannot be inferred (got {dims})")
+    return dims[1], dims[2], dims[3]
+
+
+def shapes(network: onnx.ModelProto, width: int, height: int, names: Iterable[str]) -> dict[str, list[int]]:
+    """The dimensions of a bare network's tensors for one picture of that size, by name, `names` at least: by ONNX, and
+    what that leaves open by OpenVINO. 0 where one is not known, [] where not even their number is."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(network)
     for dim, value in zip(fixed.graph.input[0].type.tensor_type.shape.dim, (1, 3, height, width), strict=True):
         dim.dim_value = value
-    del fixed.graph.output[0].type.tensor_type.shape.dim[:]
     fixed.graph.output[0].type.tensor_type.ClearField("shape")
-    inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
-    dims = [d.dim_value for d in inferred.graph.output[0].type.tensor_type.shape.dim]
-    if len(dims) != 4 or 0 in dims:  # shapes that are computed from others, as third parties' exporters leave them
-        from streamseg.engine.openvino_backend import output_shape
+    inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
+    known = {tensor.name: list(tensor.dims) for tensor in inferred.initializer}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        known[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    # Such as are computed from others, as third parties' exporters leave them.
+    if open_ := [name for name in names if not known.get(name) or 0 in known[name]]:
+        from streamseg.engine.openvino_backend import shapes as told
 
-        dims = output_shape(fixed)
-    if len(dims) != 4 or 0 in dims:
-        raise EngineError(f"the network's output size for {width}x{height} cannot be inferred (got {dims})")
-    return dims[1], dims[2], dims[3]
+        known |= told(fixed, open_)
+    return known
 
 
 def _value(name: str, kind: int, shape: list[Any]) -> Any:

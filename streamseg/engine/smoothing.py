@@ -75,13 +75,12 @@ class Graph:
         return self.op(op, value, self.constant("axes_" + "".join(map(str, axes)), axes, np.int64), keepdims=1)
 
 
-def average(g: Graph, strength: float) -> int:
-    """Exponential average: s + a (p - s), a = 1 - exp(-elapsed / seconds). Returns S = K as 0 extra channels."""
+def average(g: Graph, strength: float) -> None:
+    """Exponential average: s + a (p - s), a = 1 - exp(-elapsed / seconds). The state has the classes' channels."""
     gain = _gain(g, strength * AVERAGE_SECONDS)
     step = g.op("Mul", g.op("Sub", "probabilities", "state"), gain)
     g.add("Add", ["state", step], "state_next")
     g.add("Identity", ["state_next"], "scores")
-    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ def winner_channel(classes: int, channels: int) -> int | None:
 
 
 def adaptive(g: Graph, strength: float, classes: int, look: Look, moves: Sequence[int]) -> int:
-    """Motion-adaptive average with hysteresis and a background to return to. Returns the state's channels beyond K.
+    """Motion-adaptive average with hysteresis and a background to return to. Returns the state's channels.
 
     The state is two memories (`_Memory`): the present, and the background. Where luma differs from the present's (after
     taking out the exposure, and beyond the picture's own noise), or where the network insists on something else, the
@@ -182,7 +181,7 @@ def adaptive(g: Graph, strength: float, classes: int, look: Look, moves: Sequenc
     lasting = g.op("Min", background.still_s, g.constant("learn", LEARN_SECONDS))
     learned = g.op("GreaterOrEqual", aged, g.op("Where", reset, zero, lasting))
     g.add("Concat", [now, g.op("Where", learned, now, background.values)], "state_next", axis=1)
-    return classes + 6
+    return 2 * (classes + 3)
 
 
 def _deeper(g: Graph, value: str) -> str:
