@@ -1,4 +1,4 @@
-"""The commands `bench streams`, `bench stages` and `bench clip`; the others are in `measuring`. Light to import."""
+"""The commands `bench …`. Nothing heavy is imported before a command needs it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,107 @@ import typer
 
 from streamseg.commandline import Json, Overrides, size_of, table
 from streamseg.errors import ConfigError
-from streamseg.measuring import bench_app as bench_app
+
+bench_app = typer.Typer(help="Measure this machine; see deploy/BENCHMARKS.md.", no_args_is_help=True)
+
+
+@bench_app.command("pipeline")
+def bench_pipeline(
+    source: Annotated[str, typer.Argument(help="A file, or synthetic://street?pace=max&frames=500.")],
+    engine: Annotated[str, typer.Option(help="An engine's name or folder.")] = "street-edge",
+    streams: Annotated[int, typer.Option(min=1, help="Copies of the source, side by side.")] = 1,
+    paced: Annotated[bool, typer.Option("--paced", help="Play each at its own rate instead of flat out.")] = False,
+    seconds: Annotated[float, typer.Option(min=3, help="Paced: end after this long.")] = 30,
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions; the median one is reported.")] = 3,
+    stage_frames: Annotated[int, typer.Option(min=1, help="Frames over which each stage alone is timed.")] = 200,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Alternate with the loop one would write by hand.")
+    ] = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """The whole pipeline against the sum of its stages' CPU time, with one subscriber to pictures and label maps.
+
+    bound = cores / (CPU seconds that the stages need alone, one thread each); efficiency = FPS / bound.
+
+    \b
+        streamseg bench pipeline clip-1080p.mp4 --baseline
+        streamseg bench pipeline "synthetic://street?fps=25" --paced --seconds 20
+    """
+    from streamseg.bench import pipeline as bench
+
+    plan = bench.Plan(source, engine, streams, paced, seconds, rounds, stage_frames, baseline, tuple(overrides or ()))
+    report = bench.run(plan, lambda line: print(line, file=sys.stderr))
+    print(json.dumps(report) if as_json else bench.text(report))
+
+
+@bench_app.command("engine")
+def bench_engine(
+    engines: Annotated[
+        list[str] | None, typer.Argument(help="Engines' names or folders [default: street-edge].")
+    ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,…", help="auto, openvino, onnxruntime, torch, torch-cuda, torch-inductor, tensorrt."
+        ),
+    ] = "auto",
+    precision: Annotated[str, typer.Option(metavar="NAME,…", help="auto, fp32, bf16, fp16, int8.")] = "auto",
+    threads: Annotated[str, typer.Option(metavar="N,…", help="Inference threads.")] = "1",
+    smoothing: Annotated[str | None, typer.Option(metavar="MODE,…", help="[default: off and the engine's own]")] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="[default: the engine's own, at 16:9]")] = None,
+    batch: Annotated[str, typer.Option(metavar="N,…", help="Pictures at once, of backends that batch.")] = "1",
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each combination.")] = 200,
+    plot: Annotated[Path | None, typer.Option(help="Draw mIoU against milliseconds to this picture.")] = None,
+    published: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Mark these too as published by others, as imported ones are.")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table in Markdown, threads side by side.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Milliseconds of every combination: the whole program, its network and its upsampling alone.
+
+    The ways of smoothing take turns, and their cost is told in percent of the time without. Of GPU backends also
+    without transfers, with batches overlapping, and beside the floor: what the device copies and multiplies at best.
+
+    \b
+        streamseg bench engine street-edge --precision fp32,bf16 --threads 1,2
+        streamseg bench engine street-edge --backend torch-cuda,tensorrt --batch 1,8,32 --smoothing off
+        streamseg bench engine street-edge people-vehicles --smoothing off --threads 1,2 --plot engines.png --markdown
+    """
+    from streamseg.bench import engine as bench
+    from streamseg.bench import plot as plots
+    from streamseg.bench import told
+
+    if plot is not None:
+        plots.check(plot)
+
+    plan = bench.Plan(
+        engines=tuple(engines or ["street-edge"]),
+        backends=tuple(backend.split(",")),
+        precisions=tuple(precision.split(",")),
+        threads=tuple(_whole(threads, "--threads")),
+        smoothing=tuple(smoothing.split(",")) if smoothing else (),
+        size=size_of(size) if size else None,
+        batches=tuple(_whole(batch, "--batch")),
+        runs=runs,
+        published=tuple(published.split(",")) if published else (),
+    )
+    report = bench.run(plan, lambda line: print(line, file=sys.stderr))
+    if as_json:
+        print(json.dumps(report))
+    elif markdown:
+        print(told.markdown(report))
+    else:
+        print(told.above(report))
+        table(told.table(report))
+        if gpu := told.on_gpu(report):
+            print(told.above_gpu(report))
+            table(gpu)
+    if plot is not None:  # last: where it cannot be drawn, the numbers are told all the same
+        plots.save(plot, report)
 
 
 @bench_app.command("streams")
@@ -151,3 +251,10 @@ def bench_network(
     counted = f"{(manifest.parameters or 0) / 1e6:.2f} M parameters"
     counted += "" if manifest.gmac is None else f", {manifest.gmac:.2f} GMAC at {size}"
     print(f"{bundle.identity} written to {out}: {counted}")
+
+
+def _whole(text: str, option: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise ConfigError(f"{option}: {text!r} is not made of whole numbers from 1 on")
+    return [int(part) for part in parts]

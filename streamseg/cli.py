@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from streamseg import bench_cli, building, engines_cli, measuring
+from streamseg import bench_cli, building, engines_cli, eval_cli
 from streamseg.commandline import Json, Overrides, configured, is_config
 from streamseg.errors import ConfigError, StreamsegError
 
@@ -242,7 +242,7 @@ engine_app.command("list")(engines_cli.list_engines)
 engine_app.command("info")(engines_cli.engine_info)
 engine_app.command("import")(engines_cli.import_engine)
 engine_app.command("build")(building.build_engine)
-app.command("eval")(measuring.evaluate)
+app.command("eval")(eval_cli.evaluate)
 
 
 @app.command()

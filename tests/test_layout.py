@@ -34,7 +34,7 @@ LAYERS: tuple[set[str], ...] = (
     {"pipeline", "inference", "placement"},
     {"service", "probe", "bench", "training", "evaluation", "viewer", "catalogue"},
     {"importing", "quantising"},
-    {"cli", "building", "engines_cli", "bench_cli", "cards", "commandline", "measuring", "__main__"},
+    {"cli", "building", "engines_cli", "bench_cli", "cards", "commandline", "eval_cli", "__main__"},
 )
 """From the bottom up. A module imports from its own layer (without going round in circles) or from below."""
 
