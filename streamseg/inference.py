@@ -73,17 +73,16 @@ class Inference:
                 moved.append(frame)
             else:
                 yield again
-        if not moved:
-            return
-        try:
-            results = self.engine.run(moved)
-        except FrameError as error:
-            return self._skip(moved, error)
-        for result in results:
+        for result in self._analysed(moved) if moved else ():
             self._gates[result.frame.stream].keep(result)
             yield result
 
-    def _skip(self, frames: list[Frame], error: FrameError) -> None:
-        log.debug("%s", error)
-        for frame in frames:
-            self._metrics[frame.stream].drop("bad-frame")
+    def _analysed(self, frames: list[Frame]) -> list[Result]:
+        try:
+            return self.engine.run(frames)
+        except FrameError as error:
+            if len(frames) > 1:  # one is bad, and the others of its batch are other cameras'
+                return [result for frame in frames for result in self._analysed([frame])]
+            log.debug("%s", error)
+            self._metrics[frames[0].stream].drop("bad-frame")
+            return []

@@ -15,6 +15,7 @@ from streamseg.errors import FrameError, StageError
 from streamseg.ingest import reader
 from streamseg.metrics import StreamMetrics
 from streamseg.pipeline import Outcome, Pipeline
+from streamseg.types import Frame, Result
 
 LIVE = "synthetic://street?size=160x96&fps=25"
 Build = Callable[..., Pipeline]
@@ -24,10 +25,10 @@ Build = Callable[..., Pipeline]
 def build(tiny_engine: Path) -> Build:
     """`build(a=source, b=source, wait_subscriber=True)` -> an opened pipeline on a port of its own."""
 
-    def make(wait_subscriber: bool = False, **sources: object) -> Pipeline:
+    def make(wait_subscriber: bool = False, max_wait_ms: float = 5, **sources: object) -> Pipeline:
         settings = {
             "streams": [{"id": name, "source": str(source)} for name, source in sources.items()],
-            "engine": {"name": str(tiny_engine)},
+            "engine": {"name": str(tiny_engine), "max_wait_ms": max_wait_ms},
             "publish": {"bind": "tcp://127.0.0.1:*", "wait_subscriber": wait_subscriber},
         }
         pipeline = Pipeline(validated(settings))
@@ -95,6 +96,26 @@ def test_one_picture_that_cannot_be_used_is_skipped(build: Build, clip: Clips, m
     monkeypatch.setattr(pipeline.engine, "run", failing(FrameError("unscalable"), 5, pipeline.engine.run))
     (stream,) = run(pipeline).streams.values()
     assert (stream["frames"], stream["published"], stream["dropped"]) == (20, 19, {"bad-frame": 1})
+
+
+def test_a_bad_picture_costs_the_other_cameras_of_its_batch_nothing(
+    build: Build, clip: Clips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = build(good=clip("h264", frames=20), bad=clip("h264", frames=20), max_wait_ms=1000)
+    whole, batches = pipeline.engine.run, []
+
+    def picky(frames: list[Frame]) -> list[Result]:
+        batches.append(len(frames))
+        if any(frame.stream == "bad" for frame in frames):
+            raise FrameError("unscalable")
+        return whole(frames)
+
+    monkeypatch.setattr(type(pipeline.engine), "max_batch", 2)
+    monkeypatch.setattr(pipeline.engine, "run", picky)
+    streams = run(pipeline).streams
+    assert max(batches) == 2
+    assert (streams["good"]["published"], streams["good"]["dropped"]) == (20, {})
+    assert (streams["bad"]["published"], streams["bad"]["dropped"]) == (0, {"bad-frame": 20})
 
 
 def test_a_stop_before_the_start_ends_the_run_at_once(build: Build, clip: Clips) -> None:
