@@ -14,9 +14,9 @@ from streamseg.commandline import Json
 from streamseg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from streamseg.engine.program import SmoothingMode
     from streamseg.quantising.build import Built
     from streamseg.quantising.labelled import Labelled
+    from streamseg.types import SmoothingMode
 
 
 def build_engine(

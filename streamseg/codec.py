@@ -21,16 +21,15 @@ import struct
 import zlib
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamseg import rle
 from streamseg.errors import WireError
-from streamseg.types import U8
+from streamseg.types import U8, Encoding
 
-Encoding = Literal["raw", "deflate", "zstd", "png", "coco-rle"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 _PNG = b"\x89PNG\r\n\x1a\n"

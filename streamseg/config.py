@@ -19,12 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from streamseg.errors import ConfigError
 from streamseg.source import Source, masked, parse
+from streamseg.types import NAME, Encoding, Precision, SmoothingMode
 
-Encoding = Literal["raw", "deflate", "zstd", "png", "coco-rle"]
-StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+StreamId = Annotated[str, Field(pattern=f"^{NAME}$")]
 Side = Annotated[int, Field(ge=32, le=8192)]
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
 Box = tuple[Share, Share, Share, Share]
 """[x, y, width, height] in shares of the picture."""
@@ -74,7 +72,7 @@ class EngineConfig(Model):
     """auto: on an NVIDIA GPU torch-cuda at once, and TensorRT from when its plan is built; else the CPU's OpenVINO."""
     device: str = "auto"
     """auto: all GPUs, the streams spread over them, or the CPU where there is none; cuda:N: that GPU."""
-    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    precision: Precision = "auto"
     """auto: int8 where the engine has it, its loss is within its bound and it is faster here; else bf16 where the CPU
     has it. See `streamseg engine build`."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
@@ -95,7 +93,7 @@ class EngineConfig(Model):
 
 
 class SmoothingConfig(Model):
-    mode: Literal["off", "average", "adaptive"] | None = None
+    mode: SmoothingMode | None = None
     """None: as the engine's manifest says."""
     strength: Annotated[float, Field(ge=0, le=1)] | None = None
     """0: none; 1: a time constant, at any frame rate, of 0.5 s (average) or of 4 s where nothing moves (adaptive)."""

@@ -96,4 +96,3 @@ class UnsupportedVersion(WireError):
 class StageError(StreamsegError, RuntimeError):
     def __init__(self, stage: str, cause: BaseException) -> None:
         super().__init__(f"{stage} stopped: {type(cause).__name__}: {cause}")
-        self.stage = stage

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from streamseg.nvidia.surface import Surface
 
 U8 = NDArray[np.uint8]
+NAME = r"[A-Za-z0-9_.-]{1,64}"
+"""What names of streams, classes and engines match, on the wire too."""
 Clock = Literal["host", "rtcp", "file"]
+Encoding = Literal["raw", "deflate", "zstd", "png", "coco-rle"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+SmoothingMode = Literal["off", "average", "adaptive"]
 StreamState = Literal["connecting", "running", "reconnecting", "ended", "failed"]
 
 

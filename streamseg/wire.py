@@ -55,9 +55,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
-from streamseg.codec import ENCODINGS, Encoding, decode_labels, decode_mask, encode_labels, encode_mask
+from streamseg.codec import ENCODINGS, decode_labels, decode_mask, encode_labels, encode_mask
 from streamseg.errors import UnsupportedVersion, WireError
-from streamseg.types import Clock, Roi
+from streamseg.types import NAME, Clock, Encoding, Roi
 
 __all__ = [
     "ENCODINGS",
@@ -92,7 +92,7 @@ MAX_PIXELS = 1 << 26
 """Largest map that is accepted: 8192 x 8192. What a hostile header can make a reader allocate."""
 MAX_HEADER = 1 << 22
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_NAME = re.compile(NAME)
 _VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})")
 _CLOCKS: tuple[Clock, ...] = get_args(Clock)
 

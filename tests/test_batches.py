@@ -19,13 +19,13 @@ import torch
 from tiny_engine import COLOURS, NAMES, STRIDE
 
 from streamseg.engine import program, torch_intake
-from streamseg.engine.backends import CompileOptions, Precision
+from streamseg.engine.backends import CompileOptions
 from streamseg.engine.bundle import find
 from streamseg.engine.program import ProgramSpec
 from streamseg.engine.torch_backend import FIRST_STREAMS, BatchedProgram, sizes_up_to, torch_program
 from streamseg.engine.torch_device import HANDS, CpuDevice
 from streamseg.synthetic import Street
-from streamseg.types import U8
+from streamseg.types import U8, Precision
 
 WIDTH, HEIGHT = 160, 96
 STREET = Street(3, 480, 272, 25.0)

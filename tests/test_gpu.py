@@ -24,7 +24,7 @@ from tiny_engine import NAMES
 
 from streamseg.config import validated
 from streamseg.engine import program
-from streamseg.engine.backends import BACKENDS, CompileOptions, Precision, Program, choose
+from streamseg.engine.backends import BACKENDS, CompileOptions, Program, choose
 from streamseg.engine.bundle import find
 from streamseg.engine.engine import spec_of
 from streamseg.engine.plans import Plans
@@ -33,7 +33,7 @@ from streamseg.engine.torch_backend import BatchedProgram
 from streamseg.engine.torch_device import CudaDevice
 from streamseg.pipeline import Pipeline
 from streamseg.synthetic import Street
-from streamseg.types import U8
+from streamseg.types import U8, Precision
 
 pytestmark = pytest.mark.gpu
 

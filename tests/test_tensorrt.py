@@ -22,7 +22,7 @@ from stills import frame
 from tiny_engine import NAMES
 
 from streamseg.engine import backends, program
-from streamseg.engine.backends import BACKENDS, CompileOptions, Precision, Rung
+from streamseg.engine.backends import BACKENDS, CompileOptions, Rung
 from streamseg.engine.bundle import Bundle, Int8Entry, find, write_int8
 from streamseg.engine.engine import Engine, spec_of
 from streamseg.engine.program import ProgramSpec
@@ -34,6 +34,7 @@ from streamseg.engine.tensorrt_order import run as run_order
 from streamseg.errors import EngineError
 from streamseg.quantising import qdq
 from streamseg.synthetic import Street
+from streamseg.types import Precision
 
 STREET = Street(3, 480, 272, 25.0)
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from streamseg.bench.percentiles import percentiles
 from streamseg.engine import complexity, program
-from streamseg.engine.backends import Precision, Program
+from streamseg.engine.backends import Program
 from streamseg.engine.bundle import Bundle
 from streamseg.errors import EngineError
+from streamseg.types import Precision
 
 if TYPE_CHECKING:
     from streamseg.bench.torch_floor import Ceiling

@@ -16,14 +16,13 @@ import cv2
 from streamseg.bench import machine
 from streamseg.bench.ceilings import Ceilings
 from streamseg.bench.percentiles import percentiles
-from streamseg.engine.backends import BACKENDS, ON_GPU, Precision, Program, State
+from streamseg.engine.backends import BACKENDS, ON_GPU, Program, State
 from streamseg.engine.bundle import FLOAT, INT8, Bundle, find
 from streamseg.engine.complexity import counted
 from streamseg.engine.engine import Engine
-from streamseg.engine.program import SmoothingMode
 from streamseg.errors import ConfigError, EngineError
 from streamseg.synthetic import Street
-from streamseg.types import U8, MakeLabels
+from streamseg.types import U8, MakeLabels, Precision, SmoothingMode
 
 BLOCK = 10
 """Runs in a row of one way of smoothing before the next has its turn: a busy moment of the machine hits all alike."""

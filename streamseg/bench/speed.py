@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import statistics
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import cv2
-from platformdirs import user_cache_path
 
 from streamseg.bench.engine import FPS, PICTURES, Lane
 from streamseg.engine.backends import BACKENDS, choose
 from streamseg.engine.bundle import Bundle
 from streamseg.engine.engine import Engine
-from streamseg.engine.machine import cpu
+from streamseg.engine.machine import cpu, keep, kept_at
 from streamseg.synthetic import Street
 
 WARM_UPS, RUNS = 5, 20
@@ -58,7 +56,7 @@ def measured(bundle: Bundle) -> Speed:
     finally:
         cv2.setNumThreads(threads)
     ms = round(statistics.median(lane.total), 3)
-    _keep(_file(bundle), {"engine": engine.identity, "ms": ms, "precision": engine.precision, "cpu": cpu()})
+    keep(_file(bundle), {"engine": engine.identity, "ms": ms, "precision": engine.precision, "cpu": cpu()})
     return Speed(ms, engine.precision)
 
 
@@ -76,16 +74,4 @@ def _file(bundle: Bundle) -> Path:
     told = {"accuracy", "description", "licence", "data", "origin"}
     settings = bundle.manifest.model_dump(mode="json", exclude=told)
     models = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(bundle.path.glob("*.onnx"))}
-    key = json.dumps([settings, models, backend(), "auto", cpu(), RUNS], sort_keys=True)
-    return user_cache_path("streamseg") / "speeds" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-
-
-def _keep(file: Path, what: dict[str, object]) -> None:
-    """A cache that cannot be written to only costs time."""
-    part = file.with_suffix(f".{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(what))
-        part.replace(file)
-    except OSError:
-        part.unlink(missing_ok=True)
+    return kept_at("speeds", [settings, models, backend(), "auto", cpu(), RUNS])

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import onnx
@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from streamseg.engine import machine
 from streamseg.errors import BackendUnavailable
-from streamseg.types import U8, MakeLabels
+from streamseg.types import U8, MakeLabels, Precision
 
-Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 State = Any
 """A stream's temporal state, opaque: made by `new_state`, given back to `run`, never touched by others."""
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from streamseg.errors import EngineError, EngineNotFound
-from streamseg.types import ClassInfo
+from streamseg.types import NAME, ClassInfo, SmoothingMode
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 Triple = tuple[float, float, float]
@@ -26,7 +26,7 @@ class _Model(BaseModel):
 
 
 class ClassEntry(_Model):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]
     colour: tuple[Channel, Channel, Channel]
     draw: bool = True
     """Whether the overlay colours it (a background class is better left as it is)."""
@@ -47,7 +47,7 @@ class InputEntry(_Model):
 
 
 class SmoothingEntry(_Model):
-    mode: Literal["off", "average", "adaptive"] = "adaptive"
+    mode: SmoothingMode = "adaptive"
     strength: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
@@ -75,7 +75,7 @@ class Int8Entry(_Model):
 class Manifest(_Model):
     """`engine.yaml`. A class's id is its position in `classes`."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]
     task: Literal["semantic-segmentation"] = "semantic-segmentation"
     description: str = ""
     classes: Annotated[tuple[ClassEntry, ...], Field(min_length=2, max_length=255)]

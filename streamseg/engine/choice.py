@@ -4,9 +4,7 @@ this machine. In the thread that makes the engine.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import statistics
 import time
 from collections.abc import Mapping
@@ -17,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from platformdirs import user_cache_path
 
 from streamseg.engine import program
-from streamseg.engine.backends import BACKENDS, Compile, CompileOptions, Precision
+from streamseg.engine.backends import BACKENDS, Compile, CompileOptions
 from streamseg.engine.bundle import Bundle
-from streamseg.engine.machine import cpu
+from streamseg.engine.machine import cpu, keep, kept_at
 from streamseg.engine.program import ProgramSpec
 from streamseg.errors import BackendUnavailable
+from streamseg.types import Precision
 
 READS_INT8 = ("openvino", "onnxruntime", "tensorrt")
 COMPARED = ("openvino", "onnxruntime")
@@ -69,9 +67,7 @@ def int8(bundle: Bundle, spec: ProgramSpec) -> Chosen:
     return Chosen(program.build(program.network_of(bundle.int8_program), spec), bundle.int8_identity, "int8")
 
 
-def milliseconds(
-    models: Mapping[str, tuple[onnx.ModelProto, CompileOptions]], compiler: Compile, runs: int = RUNS
-) -> dict[str, float]:
+def milliseconds(models: Mapping[str, tuple[onnx.ModelProto, CompileOptions]], compiler: Compile) -> dict[str, float]:
     """Medians of one picture's time without its labels. They take turns, so that a busy moment hits all alike."""
     programs = {name: compiler(*given) for name, given in models.items()}
     rng = np.random.default_rng(0)
@@ -80,7 +76,7 @@ def milliseconds(
         picture = rng.integers(0, 256, (options.height, options.width, 3), np.uint8)
         lanes[name] = (programs[name], [picture], [programs[name].new_state()])
     spent: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(WARM_UPS + runs):
+    for _ in range(WARM_UPS + RUNS):
         for name, (compiled, pictures, states) in lanes.items():
             begin = time.perf_counter()
             compiled.run(pictures, states, [0.04])
@@ -103,23 +99,11 @@ def _pays(bundle: Bundle, backend: str, compiler: Compile, options: CompileOptio
     exact = program.build(program.network_of(bundle.program), bare)
     pair = {"float": (exact, options), "int8": (int8(bundle, bare).model, replace(options, precision="int8"))}
     ms = milliseconds(pair, compiler)
-    _keep(file, {**ms, "cpu": cpu(), "engines": [bundle.identity, bundle.int8_identity]})
+    keep(file, {**ms, "cpu": cpu(), "engines": [bundle.identity, bundle.int8_identity]})
     return ms["int8"] < FASTER * ms["float"]
 
 
 def _file(bundle: Bundle, settings: str) -> Path:
     """Named by all that decides: the two models, the settings, this CPU, the backends' versions."""
     versions = {name: version(package) for name, (package, _) in BACKENDS.items() if find_spec(package)}
-    key = json.dumps([bundle.identity, bundle.int8_identity, settings, versions, cpu()], sort_keys=True)
-    return user_cache_path("streamseg") / "int8" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-
-
-def _keep(file: Path, what: dict[str, object]) -> None:
-    """A cache that cannot be written to only costs time."""
-    part = file.with_suffix(f".{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(what))
-        part.replace(file)
-    except OSError:
-        part.unlink(missing_ok=True)
+    return kept_at("int8", [bundle.identity, bundle.int8_identity, settings, versions, cpu()])

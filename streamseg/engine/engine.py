@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from streamseg.engine import program, tiling
 from streamseg.engine.backends import (
     CompileOptions,
-    Precision,
     Program,
     ScoringProgram,
     State,
@@ -30,12 +29,12 @@ from streamseg.engine.backends import (
 )
 from streamseg.engine.bundle import Bundle
 from streamseg.engine.choice import choose_program
-from streamseg.engine.program import ProgramSpec, SmoothingMode
+from streamseg.engine.program import ProgramSpec
 from streamseg.engine.smoothing import DEFAULT_STRENGTH
 from streamseg.engine.succession import Succession
 from streamseg.engine.tiling import WHOLE, Plan, View
 from streamseg.errors import EngineError, FrameError
-from streamseg.types import Frame, MakeLabels, Picture, Result
+from streamseg.types import Frame, MakeLabels, Picture, Precision, Result, SmoothingMode
 
 log = logging.getLogger("streamseg")
 # A pause this long (a camera that froze, a gap in a file) says nothing about what is in the picture now.

@@ -1,11 +1,16 @@
-"""The machine that this runs on, as far as speeds hang on it. Any thread."""
+"""The machine that this runs on, as far as speeds hang on it, and what was measured on it. Any thread."""
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import json
+import os
 import platform
 from functools import cache
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 
 def cpu() -> str:
@@ -47,3 +52,20 @@ def _name(driver: ctypes.CDLL, index: int) -> str:
     if driver.cuDeviceGet(ctypes.byref(device), index) or driver.cuDeviceGetName(name, len(name), device):
         return f"GPU {index}"
     return name.value.decode(errors="replace")
+
+
+def kept_at(folder: str, key: object) -> Path:
+    """The file of a measurement in the user's cache, named by all that it hangs on."""
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return user_cache_path("streamseg") / folder / f"{digest[:32]}.json"
+
+
+def keep(file: Path, what: dict[str, object]) -> None:
+    """A cache that cannot be written to only costs time."""
+    part = file.with_suffix(f".{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(what))
+        part.replace(file)
+    except OSError:
+        part.unlink(missing_ok=True)

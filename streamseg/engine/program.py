@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,8 +22,7 @@ from onnx.utils import Extractor
 from streamseg.engine import smoothing
 from streamseg.engine.smoothing import Graph
 from streamseg.errors import EngineError
-
-SmoothingMode = Literal["off", "average", "adaptive"]
+from streamseg.types import SmoothingMode
 
 _HEAD = ("program/float", "program/scaled", "program/normalised")
 

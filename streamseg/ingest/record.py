@@ -19,8 +19,8 @@ class Recorder:
     """`with Recorder(path) as recorder: recorder.write(rgb, media_ns)`. The first picture sets the size, which must be
     even both ways; timestamps must rise. The file is whole once it is closed."""
 
-    def __init__(self, path: Path, fps: float = 25.0, crf: int = 20) -> None:
-        self._path, self._fps, self._crf = path, fps, crf
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._size: tuple[int, int] | None = None
 
     def __enter__(self) -> Recorder:
@@ -43,9 +43,8 @@ class Recorder:
         self._container.mux(self._stream.encode(frame))
 
     def _start(self, size: tuple[int, int]) -> None:
-        options = {"crf": str(self._crf), "preset": "veryfast"}
-        self._stream = self._container.add_stream("libx264", rate=Fraction(self._fps).limit_denominator(1001))
-        self._stream.options = options
+        self._stream = self._container.add_stream("libx264", rate=25)  # nominal: every picture has its own time
+        self._stream.options = {"crf": "20", "preset": "veryfast"}
         self._stream.width, self._stream.height, self._stream.pix_fmt = *size, "yuv420p"
         self._stream.codec_context.time_base = Fraction(1, CLOCK)
         self._size = size

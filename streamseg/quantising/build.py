@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from streamseg.config import validated
 from streamseg.engine import program
-from streamseg.engine.backends import CompileOptions, Precision, choose
+from streamseg.engine.backends import CompileOptions, choose
 from streamseg.engine.bundle import FLOAT, INT8, Bundle, Int8Entry, write_int8
 from streamseg.engine.choice import milliseconds
 from streamseg.engine.engine import Engine
@@ -29,7 +29,7 @@ from streamseg.evaluation import evaluate
 from streamseg.quantising import calibration, qdq
 from streamseg.quantising.calibration import Pictures
 from streamseg.quantising.labelled import Labelled
-from streamseg.types import U8
+from streamseg.types import U8, Precision
 
 COMPARED = 16
 """Calibration pictures whose labels are compared, where nothing labelled is given."""
