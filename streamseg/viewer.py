@@ -100,7 +100,7 @@ def _show(message: Message) -> None:
     picture = _picture(message)
     if picture is None:
         return
-    height = round(SHOWN_COLUMNS * picture.shape[0] / picture.shape[1]) & ~1
+    height = max(2, round(SHOWN_COLUMNS * picture.shape[0] / picture.shape[1]) & ~1)
     small = cv2.resize(picture, (SHOWN_COLUMNS, height), interpolation=cv2.INTER_AREA)
     segments = []
     for upper, lower in zip(small[::2], small[1::2], strict=True):

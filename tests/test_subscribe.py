@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import zmq
@@ -17,6 +18,7 @@ from publishing import Open, eventually, joined, publisher_fixture  # noqa: F401
 from results import GreyPicture, result
 
 import streamseg
+from streamseg import viewer
 from streamseg.errors import WireError
 
 PERSON = "mask/person/cam1/"
@@ -259,3 +261,11 @@ def test_a_damaged_payload_is_an_error_where_it_is_decoded(sender: Any) -> None:
         message = next(masks)
         with pytest.raises(WireError, match="5 bytes"):
             _ = message.array
+
+
+def test_a_picture_that_is_a_mere_strip_is_drawn_too(capsys: pytest.CaptureFixture[str]) -> None:
+    header = streamseg.wire.parse_header((HERE / "picture.header").read_bytes())
+    jpeg = cv2.imencode(".jpg", np.zeros((16, 1920, 3), np.uint8))[1].tobytes()
+    output = viewer.Output(as_json=False, save=None, show=True, count=None)
+    viewer.follow([streamseg.Message(header, "picture/cam1/", jpeg)], output)
+    assert "▀" * 20 in capsys.readouterr().out
