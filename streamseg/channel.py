@@ -9,8 +9,6 @@ from collections.abc import Callable, Hashable
 
 from streamseg.types import Frame
 
-SizeKey = Callable[[Frame], Hashable]
-
 
 class Inbox:
     """Newest-frame slots for live streams, short waiting lines for files, and a fair, deadline-bound `take`.
@@ -21,7 +19,7 @@ class Inbox:
     FILE_DEPTH = 2
     """Frames a file may have waiting: enough that the engine never waits for the decoder's hand-over."""
 
-    def __init__(self, size_key: SizeKey = lambda frame: None) -> None:
+    def __init__(self, size_key: Callable[[Frame], Hashable] = lambda frame: None) -> None:
         """Frames whose `size_key` is equal may share a batch."""
         self._size_key = size_key
         self._changed = threading.Condition()

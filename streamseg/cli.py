@@ -176,11 +176,13 @@ def check(
     """Validate a configuration, load its engine, probe each camera and name what is wrong. Ends with 1 if one fails."""
     settings = configured(config, overrides)
     from streamseg import probe, security
+    from streamseg.pipeline import engine_of
 
     security.check_bind(settings.publish)
     if settings.publish.curve is not None:
         security.server_keys(settings.publish.curve)
-    engine = probe.engine(settings)
+    engine = engine_of(settings)
+    engine.prepare()
     serves = f"{engine.identity} on {engine.backend}"
     if not as_json:
         print(f"ok      engine {serves}", flush=True)

@@ -12,7 +12,7 @@ from streamseg.config import Config, StreamConfig
 from streamseg.engine.engine import Engine
 from streamseg.errors import EngineError, FrameError, SourceError, SourceTimeout
 from streamseg.ingest.reader import open_capture
-from streamseg.pipeline import engine_of, view_of
+from streamseg.pipeline import view_of
 from streamseg.types import Picture
 
 FIRST_PICTURE_SECONDS = 10.0
@@ -31,13 +31,6 @@ class Report:
     ok: bool
     reason: str
     detail: str
-
-
-def engine(config: Config) -> Engine:
-    """The configuration's engine, compiled for the size of most cameras. Raises EngineNotFound, EngineError."""
-    chosen = engine_of(config)
-    chosen.prepare()
-    return chosen
 
 
 def streams(config: Config, engine: Engine) -> Iterator[Report]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def test_it_waits_for_a_daemon_that_starts_later_and_survives_its_restart(free_p
     thread = threading.Thread(target=read)
     thread.start()
     for epoch in (1000, 2000):
-        with Publisher(config, ["cam1"], CLASSES, engine=ENGINE) as made:
+        with closing(Publisher(config, ["cam1"], CLASSES, engine=ENGINE)) as made:
+            made.open()
             joined(made, PERSON)
             for number in range(3):
                 before = len(got)

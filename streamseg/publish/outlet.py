@@ -59,8 +59,7 @@ class Outlet:
             raise
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(wake, zmq.POLLIN)
-        endpoint: bytes = self._socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
-        return endpoint.decode().rstrip("\0")
+        return self._socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
     def _configure(self, socket: zmq.Socket[bytes]) -> None:
         lossless = self._config.wait_subscriber

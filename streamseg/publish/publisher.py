@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from streamseg import wire
 from streamseg.config import PublishConfig
@@ -132,7 +131,7 @@ class Publisher:
         """Whether the topic has a subscriber now."""
         return self._subscriptions.wants(topic)
 
-    def wait_for_subscriber(self, timeout_s: float | None = None) -> bool:
+    def wait_for_subscriber(self, timeout_s: float) -> bool:
         """Wait until somebody subscribes to more than the heartbeat. False: timed out, or closed. Raises StageError."""
         there = self._subscriptions.wait(timeout_s)
         if self._failure is not None:
@@ -173,16 +172,6 @@ class Publisher:
         self._threads = []  # one that is alive still lingers for a stalled reader: until that, or the process, ends
         if self._failure is not None:
             raise self._failure
-
-    def __enter__(self) -> Publisher:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with suppress(*([] if kind is None else [StageError])):  # what went wrong is on its way already
-            self.close(None if kind is None else 0)
 
     # ---- encoder threads ----
 

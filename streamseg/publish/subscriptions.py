@@ -55,7 +55,7 @@ class Subscriptions:
     def __len__(self) -> int:
         return len(self._prefixes)
 
-    def wait(self, timeout_s: float | None) -> bool:
+    def wait(self, timeout_s: float) -> bool:
         """Wait until something other than the heartbeat is subscribed to, and no more comes at once."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._closed or bool(self._wanted - {wire.HEARTBEAT}), timeout_s):
