@@ -22,6 +22,7 @@ import tiny_engine as tiny
 from bringing import Bring
 from clips import Clips
 from daemon import ANY_PORT
+from hypothesis import settings
 from processes import Finished, Running, StreamsegCli
 
 from streamseg import cli
@@ -29,6 +30,8 @@ from streamseg.engine.machine import gpu_names
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 REQUIRED = set(filter(None, os.environ.get("STREAMSEG_REQUIRE", "").split(",")))
+settings.register_profile("unhurried", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("unhurried")
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_a_strip_that_is_narrower_than_the_network_sees_ends_no_daemon(streamseg
 SHARES = st.floats(0, 1, allow_nan=False)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.tuples(SHARES, SHARES, SHARES, SHARES), st.integers(32, 4100), st.integers(32, 4100))
 def test_the_part_lies_inside_at_even_pixels_and_is_never_empty(
     box: tuple[float, float, float, float], width: int, height: int

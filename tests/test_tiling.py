@@ -126,7 +126,7 @@ def plan_with(asked: Tiling, source: tuple[int, int], side: int, multiple: int, 
     return tiling.plan(View(None, asked), source, fit, multiple, lambda s: (s[0] // stride, s[1] // stride))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TILINGS, st.tuples(SIZES, SIZES), st.sampled_from([(160, 4, 4), (480, 8, 8), (512, 32, 8), (480, 16, 4)]))
 def test_tiles_cover_all_and_their_weights_add_up(
     asked: Tiling, source: tuple[int, int], network: tuple[int, int, int]

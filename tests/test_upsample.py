@@ -36,7 +36,7 @@ def assert_same_labels(scores: np.ndarray, width: int, height: int) -> None:
     assert (truth.max(0) - chosen).max() < 1e-5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     classes=st.integers(2, 21),
