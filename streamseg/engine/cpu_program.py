@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +16,6 @@ from streamseg.engine.backends import CompileOptions
 from streamseg.types import U8, MakeLabels
 
 F32 = NDArray[np.float32]
-Wrap = Callable[[F32], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +33,23 @@ class CpuState:
     buffers: tuple[Buffer, Buffer] | None = None
 
 
-class Execute(Protocol):
-    def __call__(self, frames: U8, memory: tuple[Buffer, Buffer] | None, elapsed_s: float) -> F32:
-        """frames u8 [1, H, W, 3] -> scores f32 [1, K, h, w], valid until the next call. Of `memory` the first is the
-        state before and the second is overwritten with the state after."""
-        ...
-
-
 class CpuProgram:
     """Runs one picture at a time: on a CPU a larger batch only adds latency (measured: no gain from 1 to 8)."""
 
     max_batch = 1
 
-    def __init__(self, model: onnx.ModelProto, options: CompileOptions, execute: Execute, wrap: Wrap = lambda a: a):
+    def __init__(self, model: onnx.ModelProto, options: CompileOptions) -> None:
         self._size = (options.width, options.height)
         self._shape = program.state_shape(model, *self._size)
-        self._execute, self._wrap = execute, wrap
+
+    def _infer(self, frames: U8, memory: tuple[Buffer, Buffer] | None, elapsed_s: float) -> F32:
+        """frames u8 [1, H, W, 3] -> scores f32 [1, K, h, w], valid until the next call. Of `memory` the first is the
+        state before and the second is overwritten with the state after."""
+        raise NotImplementedError
+
+    def _tensor(self, array: F32) -> Any:
+        """What the backend takes an array as."""
+        return array
 
     def new_state(self, values: F32 | None = None) -> CpuState:
         return CpuState() if values is None else CpuState(self._buffers(values))
@@ -59,12 +59,12 @@ class CpuProgram:
 
     def _buffers(self, values: F32) -> tuple[Buffer, Buffer]:
         arrays = np.array(values[None], np.float32), np.empty((1, *values.shape), np.float32)
-        first, second = (Buffer(array, self._wrap(array)) for array in arrays)
+        first, second = (Buffer(array, self._tensor(array)) for array in arrays)
         return first, second
 
     def scores(self, frame: U8) -> F32:
         """Class probabilities f32 [K, h, w] of one picture u8 [H, W, 3], of a program that does not smooth."""
-        return np.array(self._execute(frame[None], None, 0.0)[0], np.float32)
+        return np.array(self._infer(frame[None], None, 0.0)[0], np.float32)
 
     def run(self, frames: Sequence[U8], states: Sequence[CpuState], elapsed_s: Sequence[float]) -> list[MakeLabels]:
         makers: list[MakeLabels] = []
@@ -85,10 +85,10 @@ class CpuProgram:
     def _one(self, frame: U8, state: CpuState, elapsed_s: float) -> F32:
         """Scores f32 [1, K, h, w], valid until the next call."""
         if self._shape is None:
-            return self._execute(frame[None], None, elapsed_s)
+            return self._infer(frame[None], None, elapsed_s)
         if state.buffers is None:
             state.buffers, elapsed_s = self._buffers(np.zeros(self._shape, np.float32)), -1.0
         before, after = state.buffers
-        scores = self._execute(frame[None], state.buffers, elapsed_s)
+        scores = self._infer(frame[None], state.buffers, elapsed_s)
         state.buffers = (after, before)
         return scores

@@ -19,7 +19,7 @@ class OnnxRuntimeProgram(CpuProgram):
     """fp32 only: ONNX Runtime's CPU kernels have no bf16."""
 
     def __init__(self, model: onnx.ModelProto, options: CompileOptions) -> None:
-        super().__init__(model, options, self._infer)
+        super().__init__(model, options)
         session = onnxruntime.SessionOptions()
         session.intra_op_num_threads = options.threads
         session.inter_op_num_threads = 1

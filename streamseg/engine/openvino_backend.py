@@ -37,8 +37,11 @@ class OpenVinoProgram(CpuProgram):
     """One infer request, whose inputs and state lie in numpy's memory: nothing is copied."""
 
     def __init__(self, model: onnx.ModelProto, options: CompileOptions) -> None:
-        super().__init__(model, options, self._infer, _shared)
+        super().__init__(model, options)
         self._request = _compile(model, options, self._shape).create_infer_request()
+
+    def _tensor(self, array: F32) -> Any:
+        return _shared(array)
 
     def _infer(self, frames: U8, memory: tuple[Buffer, Buffer] | None, elapsed_s: float) -> F32:
         given = {"frames": _shared(np.require(frames, requirements=["C", "W"]))}

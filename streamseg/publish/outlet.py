@@ -7,7 +7,6 @@ import socket as sockets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import zmq
@@ -21,14 +20,6 @@ _MAX_INCOMING = 4096  # subscribers send handshakes and prefixes; libzmq drops w
 _BLOCK_MS = 200  # lossless: how long one attempt to send blocks before subscriptions and closing are looked at
 
 
-@dataclass(slots=True)
-class _Topic:
-    epoch: int
-    seq: int
-    fields: dict[str, Any] = field(repr=False)
-    payload: bytes = field(repr=False)
-
-
 class Outlet:
     """Sends messages, numbers them, and keeps the last of every topic for late joiners."""
 
@@ -37,7 +28,7 @@ class Outlet:
         self._stack = ExitStack()
         self._socket: zmq.Socket[bytes]
         self._poller = zmq.Poller()
-        self._last: dict[str, _Topic] = {}
+        self._last: dict[str, tuple[dict[str, Any], bytes]] = {}  # header and payload by topic
         self.sent: dict[str, int] = {}
 
     def open(self, wake: sockets.socket) -> str:
@@ -95,19 +86,17 @@ class Outlet:
         self, topic: str, fields: dict[str, Any], payload: bytes, *, replay: bool = False, retry: Callable[[], bool]
     ) -> None:
         """Number and send one message. `retry` is asked, when a lossless send has blocked a while, whether to go on."""
-        last = self._last.get(topic)
-        epoch = fields["epoch"]
-        seq = last.seq + 1 if last is not None and last.epoch == epoch else 0
+        last, _ = self._last.get(topic, ({}, b""))
+        seq = last["seq"] + 1 if last.get("epoch") == fields["epoch"] else 0
         fields = fields | {"seq": seq, "replay": replay, "published_ns": time.time_ns()}
         if self._put(topic, fields, payload, retry):
-            self._last[topic] = _Topic(epoch, seq, fields, payload)
+            self._last[topic] = fields, payload
 
     def replay(self, topic: str, retry: Callable[[], bool]) -> None:
         """Send the topic's last message once more, under its own number."""
-        last = self._last.get(topic)
-        if last is not None:
-            again = last.fields | {"replay": True, "published_ns": time.time_ns()}
-            self._put(topic, again, last.payload, retry)
+        if topic in self._last:
+            fields, payload = self._last[topic]
+            self._put(topic, fields | {"replay": True, "published_ns": time.time_ns()}, payload, retry)
 
     def _put(self, topic: str, fields: dict[str, Any], payload: bytes, retry: Callable[[], bool]) -> bool:
         parts = [topic.encode(), wire.dump_header(fields), payload]
@@ -124,11 +113,11 @@ class Outlet:
 
     def holds(self, topic: str, epoch: int, frame: int) -> bool:
         """Whether the topic's last message is that of this frame."""
-        last = self._last.get(topic)
-        return last is not None and (last.epoch, last.fields["frame"]) == (epoch, frame)
+        last, _ = self._last.get(topic, ({}, b""))
+        return (last.get("epoch"), last.get("frame")) == (epoch, frame)
 
     def sequences(self, topics: list[str]) -> dict[str, int]:
-        return {topic: self._last[topic].seq for topic in topics if topic in self._last}
+        return {topic: self._last[topic][0]["seq"] for topic in topics if topic in self._last}
 
     def close(self, linger_s: float) -> None:
         """Wait up to `linger_s` (infinite: for ever) until everything has left, then free the address."""
