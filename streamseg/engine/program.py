@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.utils import Extractor
 
 from streamseg.engine import smoothing
-from streamseg.engine.smoothing import Graph
+from streamseg.engine.graph import Graph
 from streamseg.errors import EngineError
 from streamseg.types import SmoothingMode
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from streamseg.engine.bundle import Triple
-from streamseg.engine.smoothing import Graph
+from streamseg.engine.graph import Graph
 from streamseg.errors import ConfigError, EngineError
 from streamseg.importing import scaling
 from streamseg.importing.reading import shown

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.utils import Extractor
 
-from streamseg.engine.smoothing import Graph
+from streamseg.engine.graph import Graph
 from streamseg.errors import EngineError
 from streamseg.importing import branches, heads, reading, tails, tracing
 from streamseg.importing.heads import Head, Wish

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from onnx import TensorProto
 
-from streamseg.engine.smoothing import Graph
+from streamseg.engine.graph import Graph
 
 Kind = Literal["logits", "probabilities", "labels", "foreground", "foreground-probability"]
 STRIDE = 4
