@@ -44,7 +44,7 @@ def annotate(
     Classes in `undrawn`, labels that are no class, and all that lies outside of `roi` keep the camera's own colours.
     """
     colours, kept = _tables(tuple(classes), undrawn)
-    part = _chroma_part(planes, roi)
+    part = _chroma_part(roi)
     rows, columns = planes.u[part].shape
     size = (columns, rows)
     # A full-range chroma c is 128 + gain (c - 128); the shift of it and the blend are one weighted sum.
@@ -71,7 +71,7 @@ def annotate(
     return annotated
 
 
-def _chroma_part(planes: Planes, roi: Roi | None) -> tuple[slice, slice]:
+def _chroma_part(roi: Roi | None) -> tuple[slice, slice]:
     """The chroma samples that `roi` touches: one for 2x2 pixels."""
     if roi is None:
         return slice(None), slice(None)

@@ -10,14 +10,11 @@ from functools import cached_property
 from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
-import numpy as np
-from numpy.typing import NDArray
-
 from streamseg.errors import ConfigError
 from streamseg.street.actors import cover, paint
 from streamseg.street.stage import Player, Stage
+from streamseg.types import U8
 
-U8 = NDArray[np.uint8]
 Pace = Literal["realtime", "max"]
 CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
 """What its label values 0, 1, ... mean; CamVid's classes."""

@@ -23,7 +23,7 @@ from streamseg.bench.subscriber import TOPICS, sink
 from streamseg.config import Config, validated
 from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError, EngineError, StreamsegError
-from streamseg.ingest.frames import file_frames
+from streamseg.ingest.frames import stream_frames
 from streamseg.pipeline import Outcome, Pipeline
 from streamseg.types import Frame
 
@@ -112,10 +112,11 @@ def shown(engine: dict[str, Any]) -> str:
 
 def input_size(config: Config, engine: Engine) -> tuple[int, int]:
     """What the first source is analysed at."""
-    frames: Generator[Frame] = file_frames(config.streams[0].source)
+    stream = config.streams[0]
+    frames: Generator[Frame] = stream_frames(stream.model_copy(update={"pace": "max"}))
     with closing(frames):
         frame = next(frames)
-    return engine.plan(config.streams[0].name, frame.picture).tile
+    return engine.plan(stream.name, frame.picture).tile
 
 
 def _seen(messages: list[Message], kinds: set[str], window: _Window, outcome: Outcome, engine: dict[str, Any]) -> Trial:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import accumulate
 from typing import Any
@@ -90,16 +90,12 @@ class Engine:
         """What serves, or is expected to; see `replace`."""
         self._succession = Succession(ladder(backend, precision, device))
         self.spec = spec_of(bundle, smoothing, strength)
-        self._threads = threads
         self._size = size
         expected = self.size_for(entry.width, entry.height)
-        self._max_batch = max_batch
         self.device = device
-        wanted = CompileOptions(
-            *expected, precision=precision, threads=threads, max_batch=max_batch, gpu=index_of(device)
-        )
+        self._wanted = CompileOptions(*expected, precision, threads, max_batch, index_of(device))
         try:
-            chosen = choose_program(bundle, self.spec, self.backend, compiler, wanted)
+            chosen = choose_program(bundle, self.spec, self.backend, compiler, self._wanted)
         except EngineError as error:
             _explain(error, bundle, expected)
             raise
@@ -158,7 +154,7 @@ class Engine:
         this one: a camera of an odd aspect must not end all others.
         """
         if size not in self._programs and size not in self._refused:
-            options = CompileOptions(*size, self.precision, self._threads, self._max_batch, index_of(self.device))
+            options = replace(self._wanted, width=size[0], height=size[1], precision=self.precision)
             try:
                 self.backend, self._programs[size] = self._succession.first(self._model, options)
             except EngineError as error:
