@@ -6,11 +6,11 @@ import ipaddress
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streamseg.errors import ConfigError
 
@@ -133,13 +133,13 @@ def curve_server(socket: zmq.Socket[bytes], curve: CurveConfig) -> Iterator[None
         authenticator.stop()
 
 
-def curve_client(server_key: str | None, key_file: Path | str | None) -> Callable[[zmq.Socket[bytes]], None]:
-    """What makes a subscriber's socket speak CURVE, to be called before it connects.
+def curve_client(socket: zmq.Socket[Any], server_key: str | None, key_file: Path | str | None) -> None:
+    """Has a subscriber's socket speak CURVE, if there are keys; to be called before it connects. Raises ConfigError.
 
     `server_key` is the daemon's public key (Z85); `key_file` the client's own secret key, see `read_keys`.
     """
     if server_key is None and key_file is None:
-        return lambda socket: None
+        return
     if server_key is None or key_file is None:
         raise ConfigError(
             "CURVE needs both server_key (the daemon's public key) and key_file (this client's secret key)"
@@ -147,9 +147,5 @@ def curve_client(server_key: str | None, key_file: Path | str | None) -> Callabl
     if not _Z85.fullmatch(server_key.encode()):
         raise ConfigError("server_key is no CURVE key: expected 40 characters of Z85")
     keys = read_keys(Path(key_file))
-
-    def apply(socket: zmq.Socket[bytes]) -> None:
-        socket.curve_serverkey = server_key.encode()
-        socket.curve_secretkey, socket.curve_publickey = keys.secret, keys.public
-
-    return apply
+    socket.curve_serverkey = server_key.encode()
+    socket.curve_secretkey, socket.curve_publickey = keys.secret, keys.public

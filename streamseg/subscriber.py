@@ -191,7 +191,6 @@ def _connect(
 ) -> SocketT:
     """A socket that subscribes; the context is gone too where that fails."""
     try:
-        secure = security.curve_client(*curve)
         socket = context.socket(zmq.SUB)
         socket.linger = 0
         socket.rcvhwm = _QUEUE_MESSAGES
@@ -200,7 +199,7 @@ def _connect(
         socket.ipv6 = "[" in endpoint
         if not reader.every:  # a stop of this process makes pings overdue: connecting again would lose what had waited
             socket.heartbeat_ivl, socket.heartbeat_timeout = _PING_MS, _PING_TIMEOUT_MS
-        secure(socket)
+        security.curve_client(socket, *curve)
         for prefix in reader.prefixes:
             socket.subscribe(prefix)
         socket.connect(endpoint)
