@@ -19,11 +19,11 @@ from stills import frame
 from tiny_engine import COLOURS, NAMES, STRIDE
 
 from streamseg.config import validated
-from streamseg.engine import backends, bundle, program, tiling
+from streamseg.engine import bundle, program, tiling
 from streamseg.engine.bundle import Bundle
 from streamseg.engine.engine import Engine
 from streamseg.engine.tiling import Plan, Tiling, View
-from streamseg.errors import ConfigError, EngineError
+from streamseg.errors import ConfigError
 from streamseg.types import U8
 
 TILE = (160, 96)
@@ -305,18 +305,3 @@ def test_auto_is_an_empty_tiling() -> None:
     (auto,) = validated(street, ["streams[0].tiling=auto"]).streams
     (empty,) = validated(street, ["streams[0].tiling={}"]).streams
     assert auto.tiling == empty.tiling is not None
-
-
-def test_a_backend_that_gives_no_scores_says_so_at_the_start(local: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    class LabelsOnly:
-        max_batch = 1
-
-        def __init__(self, *_: object) -> None: ...
-
-        def new_state(self) -> None: ...
-
-        def run(self, *_: object) -> None: ...
-
-    monkeypatch.setitem(backends.BACKENDS, "torch", ("torch", LabelsOnly))  # type: ignore[arg-type]
-    with pytest.raises(EngineError, match=r"tiling: backend torch cannot .* choose openvino"):
-        engine(local, TWO_BY_TWO, backend="torch").prepare()

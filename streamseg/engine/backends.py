@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -24,6 +24,8 @@ class Program(Protocol):
     """A compiled program for one picture size. Not thread-safe: one thread runs it."""
 
     max_batch: int
+    where: str
+    """The device on which it takes pictures that lie there (`nvidia.surface.Resident`) too, such as cuda:0; or "". """
 
     def new_state(self, values: NDArray[np.float32] | None = None) -> State:
         """`values` f32 [S, h, w]: what another program has left behind, to go on from; None: no past."""
@@ -37,24 +39,12 @@ class Program(Protocol):
         """`frames` u8 [H, W, 3] each -> what makes labels u8 [H, W] of each; `states` are updated in place."""
         ...
 
-
-@runtime_checkable
-class ScoringProgram(Protocol):
-    """A program that also gives what labels are made of; tiles are blended there."""
-
     def run_scores(
         self, frames: Sequence[U8], states: Sequence[State], elapsed_s: Sequence[float]
     ) -> list[NDArray[np.float32]]:
-        """As `run`, but the smoothed class probabilities f32 [K, h, w] of each frame, at the network's output size."""
+        """As `run`, but the smoothed class probabilities f32 [K, h, w] of each frame, at the network's output size:
+        tiles are blended there."""
         ...
-
-
-@runtime_checkable
-class SurfaceProgram(Protocol):
-    """A program that also takes pictures that lie where it computes, to be scaled there (`nvidia.surface.Resident`)."""
-
-    where: str
-    """Such as cuda:0."""
 
 
 @dataclass(frozen=True, slots=True)

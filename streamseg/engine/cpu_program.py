@@ -37,6 +37,7 @@ class CpuProgram:
     """Runs one picture at a time: on a CPU a larger batch only adds latency (measured: no gain from 1 to 8)."""
 
     max_batch = 1
+    where = ""
 
     def __init__(self, model: onnx.ModelProto, options: CompileOptions) -> None:
         self._size = (options.width, options.height)

@@ -20,9 +20,7 @@ from streamseg.engine import program, tiling
 from streamseg.engine.backends import (
     CompileOptions,
     Program,
-    ScoringProgram,
     State,
-    SurfaceProgram,
     choose,
     index_of,
     ladder,
@@ -143,9 +141,7 @@ class Engine:
     def prepare(self) -> None:
         """Compiles for the size that most cameras come to, so that faults show before the first frame."""
         entry = self.bundle.manifest.input
-        compiled = self.program(self.size_for(entry.width, entry.height))
-        if any(view.tiling for view in self._views.values()) and not isinstance(compiled, ScoringProgram):
-            raise EngineError(f"tiling: backend {self.backend} cannot blend tiles; choose openvino or onnxruntime")
+        self.program(self.size_for(entry.width, entry.height))
 
     def program(self, size: tuple[int, int]) -> Program:
         """The compiled program for one input size; compiled on first use (0.2-0.5 s).
@@ -227,7 +223,6 @@ class Engine:
         elapsed_s: Sequence[float],
     ) -> list[MakeLabels]:
         """All tiles of all frames through the program, and what blends those of each frame."""
-        assert isinstance(compiled, ScoringProgram)
         scores: list[NDArray[np.float32]] = []
         for at in range(0, len(tiles), compiled.max_batch):
             batch = slice(at, at + compiled.max_batch)
@@ -257,7 +252,7 @@ class Engine:
 def _inputs(picture: Picture, plan: Plan, compiled: Program) -> list[Any]:
     """The tiles of a picture: scaled, or, where both the picture and the program are on one GPU, to be scaled there."""
     surface = picture.surface
-    if surface is not None and isinstance(compiled, SurfaceProgram) and compiled.where == surface.device:
+    if surface is not None and compiled.where == surface.device:
         return list(plan.on_gpu(surface))
     return list(plan.cut(plan.rgb(picture)))
 
