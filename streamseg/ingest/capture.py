@@ -188,32 +188,15 @@ class AvCapture:
     def _packets(self) -> Iterator[tuple[av.Packet | None, int]]:
         """Packets with their UTC arrival time; the last one, empty or None, has the decoder give what it holds back.
         A read that times out is tried again until the stall limit."""
-        heard = time.monotonic()
+        self._heard = time.monotonic()
         while not self._stopping():
             try:
-                for packet in self._container.demux():  # all, as sound may go on where pictures have stopped
-                    if packet.stream.index != self._stream.index:
-                        if self._stopping():
-                            return
-                        if self.live and time.monotonic() - heard >= self._stall_s:
-                            raise SourceTimeout(f"{self._source.shown}: no picture for {self._stall_s:.0f} s")
-                        continue
-                    heard = time.monotonic()
-                    if packet.pts is not None:
-                        self._reached = max(self._reached, packet.pts + (packet.duration or 0))
-                    if self._camera_clock:
-                        self._clock.note(packet)
-                    arrived_ns = self._arrival(packet)
-                    if arrived_ns is None:
-                        return
-                    yield packet, arrived_ns
-                    if self._stopping():
-                        return
+                yield from self._demuxed()
                 return
             except IndexError:  # PyAV 18.1, at the end, of streams that have come up since the opening
                 return
             except (av.error.ExitError, av.error.TimeoutError, av.error.BlockingIOError) as error:
-                silent = max(time.monotonic() - heard, _read_timeout(self._source, self._stall_s))
+                silent = max(time.monotonic() - self._heard, _read_timeout(self._source, self._stall_s))
                 if silent >= self._stall_s:
                     raise SourceTimeout(f"{self._source.shown}: no data for {silent:.0f} s") from error
             except av.error.FFmpegError as error:
@@ -222,6 +205,23 @@ class AvCapture:
                     return  # the cut end of a file; __iter__ says how much was missing
                 with translated(self._source, lambda: False):
                     raise
+
+    def _demuxed(self) -> Iterator[tuple[av.Packet, int]]:
+        for packet in self._container.demux():  # all, as sound may go on where pictures have stopped
+            if packet.stream.index == self._stream.index:
+                self._heard = time.monotonic()
+                if packet.pts is not None:
+                    self._reached = max(self._reached, packet.pts + (packet.duration or 0))
+                if self._camera_clock:
+                    self._clock.note(packet)
+                arrived_ns = self._arrival(packet)
+                if arrived_ns is None:
+                    return
+                yield packet, arrived_ns
+            elif self.live and time.monotonic() - self._heard >= self._stall_s:
+                raise SourceTimeout(f"{self._source.shown}: no picture for {self._stall_s:.0f} s")
+            if self._stopping():
+                return
 
     def _arrival(self, packet: av.Packet) -> int | None:
         """UTC ns. Paced, waits until the packet is due; None when the stream should stop."""
