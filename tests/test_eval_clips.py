@@ -183,6 +183,7 @@ def test_without_truth_the_video_has_three_panels(
         (["clip.mp4", "nope.mp4"], "no such file"),
         (["clip.mp4", "clip.mp4", "--video", "x.mp4"], "--video shows one clip"),
         (["clip.mp4", "--video", "x.nothing"], "x.nothing"),
+        (["clip.mp4", "--video", "clip.mp4"], "clip.mp4: this is the clip itself"),
         (["clip.mp4", "--video", "nowhere/x.mp4"], "nowhere/x.mp4: cannot be written: No such file"),
         (["clip.mp4", "--foreground", "dragon"], "no class 'dragon'"),
         (["clip.mp4", "--smoothing", "off,sometimes"], "smoothing.mode"),

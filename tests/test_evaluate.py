@@ -165,6 +165,8 @@ def test_a_clip_beside_its_own_answers_is_perfect(
     saved.rename(clip.with_suffix(".npz"))
     report = run(tiny_engine, clip, smoothing=smoothing)
     assert (report["miou"], report["pixel_accuracy"], report["pictures"]) == (1.0, 1.0, 6)
+    with pytest.raises(ConfigError, match=r"--save-labels .*clip: this is what is true of the clip"):
+        run(tiny_engine, clip, smoothing=smoothing, save_labels=tmp_path / "clip")  # numpy puts .npz behind it
 
 
 def test_the_command_prints_the_report_as_json(
