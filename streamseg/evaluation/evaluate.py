@@ -165,11 +165,11 @@ def _count(confusion: Confusion, engine: Engine, frame: Frame, truth: U8) -> Non
 def labelled(folder: Path, split: str) -> Iterator[tuple[U8, U8]]:
     """(rgb u8 [H, W, 3], its label map u8 [H, W]) of SPLIT/NAME.jpg and SPLITannot/NAME.png, by name."""
     pictures = listed(folder / split)
-    if not pictures and listed(folder):
-        above = f"give the folder above it, and --split {folder.resolve().name}"
-        raise ConfigError(f"{folder} holds pictures itself: {above}")
     if not pictures:
         there = ", ".join(sorted(p.name for p in folder.iterdir() if p.is_dir())) or "nothing"
+        if there == "nothing" and listed(folder):
+            above = f"give the folder above it, and --split {folder.resolve().name}"
+            raise ConfigError(f"{folder} holds pictures itself: {above}")
         raise ConfigError(f"{folder / split}: no pictures; the folder holds {there} (choose one with --split)")
     for picture in pictures:
         label = folder / f"{split}annot" / f"{picture.stem}.png"
