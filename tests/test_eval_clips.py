@@ -240,7 +240,13 @@ def test_bench_engine_prints_a_table_and_says_what_is_no_choice(
     done = streamseg_here("bench", "engine", tiny_engine, "--size", "160x96", "--runs", 2)
     assert done.code == 0, done
     assert "cost_percent" in done.stdout
-    for option, value in (("--size", "160"), ("--threads", "some"), ("--precision", "fp7"), ("--smoothing", "x")):
+    for option, value in (
+        ("--size", "160"),
+        ("--threads", "some"),
+        ("--precision", "fp7"),
+        ("--smoothing", "x"),
+        ("--published", "x"),
+    ):
         done = streamseg_here("bench", "engine", tiny_engine, option, value)
         assert (done.code, done.stderr.count("\n")) == (2, 1), done
         assert option in done.stderr
