@@ -295,7 +295,7 @@ def _override(data: dict[str, Any], text: str) -> None:
         raise ConfigError(f"--set {text!r}: there is no {path} to set") from None
 
 
-_WORDS = {
+WORDS = {
     "tuple_type": "expected a list: items that begin with `- `, or [a, b]",
     "model_type": "expected settings: lines of `key: value`, or {key: value}",
 }
@@ -305,7 +305,7 @@ _WORDS = {
 def _explained(error: Any) -> str:
     """`streams[2].fps: -1: input should be greater than or equal to 0`."""
     path = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in error["loc"]).lstrip(".")
-    message = _WORDS.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
+    message = WORDS.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = f"there is no such setting; {_meant(error['loc'])}"
     if isinstance(error["input"], dict | list | tuple | BaseModel):

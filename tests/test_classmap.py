@@ -104,6 +104,14 @@ def test_folders_of_ones_own_with_a_file_of_colours(tmp_path: Path) -> None:
     assert len(read(tmp_path, class_map="shop.csv", **(said | {"images": "cam1/*/sh*.jpeg"}))) == 1
 
 
+@pytest.mark.parametrize("suffix", ["", "_mask"])
+def test_labels_may_lie_beside_their_pictures_and_are_none(tmp_path: Path, suffix: str) -> None:
+    picture(tmp_path / "all" / "a.jpeg")
+    grey(tmp_path / "all" / f"a{suffix}.png", [[1] * 4] * 2)
+    got = read(tmp_path, images="all", labels="all", suffix=("", suffix))
+    np.testing.assert_array_equal(got.labels, [[[1] * 4] * 2])
+
+
 def test_a_file_may_build_on_a_style_by_names_values_and_groups(tmp_path: Path) -> None:
     (tmp_path / "map.yaml").write_text(
         "style: cityscapes\nmap: {human: person, rider: car, 20: sky, terrain: null}\nothers: pavement\n"
@@ -181,7 +189,7 @@ def test_pictures_and_maps_that_do_not_fit_are_refused_by_file(tmp_path: Path) -
     with pytest.raises(ConfigError, match=r"trainannot/a\.png must hold one class id a pixel, 4x2 as its picture"):
         read(tmp_path, class_map="camvid")
     (tmp_path / "trainannot" / "a.png").write_bytes(b"no picture")
-    with pytest.raises(ConfigError, match=r"trainannot/a\.png is missing or no picture"):
+    with pytest.raises(ConfigError, match=r"trainannot/a\.png: not a picture that can be read"):
         read(tmp_path, class_map="camvid")
     with pytest.raises(ConfigError, match=r"no labelled pictures in .*leftImg8bit/train"):
         read(tmp_path, class_map="cityscapes")

@@ -183,6 +183,8 @@ def test_without_truth_the_video_has_three_panels(
         (["clip.mp4", "nope.mp4"], "no such file"),
         (["clip.mp4", "clip.mp4", "--video", "x.mp4"], "--video shows one clip"),
         (["clip.mp4", "--video", "x.nothing"], "x.nothing"),
+        (["clip.mp4", "--video", "clip.mp4"], "clip.mp4: this is the clip itself"),
+        (["clip.mp4", "--video", "nowhere/x.mp4"], "nowhere/x.mp4: cannot be written: No such file"),
         (["clip.mp4", "--foreground", "dragon"], "no class 'dragon'"),
         (["clip.mp4", "--smoothing", "off,sometimes"], "smoothing.mode"),
         (["clip.mp4", "--smoothing", "off,average:much"], "smoothing.strength"),
@@ -238,7 +240,13 @@ def test_bench_engine_prints_a_table_and_says_what_is_no_choice(
     done = streamseg_here("bench", "engine", tiny_engine, "--size", "160x96", "--runs", 2)
     assert done.code == 0, done
     assert "cost_percent" in done.stdout
-    for option, value in (("--size", "160"), ("--threads", "some"), ("--precision", "fp7"), ("--smoothing", "x")):
+    for option, value in (
+        ("--size", "160"),
+        ("--threads", "some"),
+        ("--precision", "fp7"),
+        ("--smoothing", "x"),
+        ("--published", "x"),
+    ):
         done = streamseg_here("bench", "engine", tiny_engine, option, value)
         assert (done.code, done.stderr.count("\n")) == (2, 1), done
         assert option in done.stderr

@@ -165,6 +165,8 @@ def test_a_clip_beside_its_own_answers_is_perfect(
     saved.rename(clip.with_suffix(".npz"))
     report = run(tiny_engine, clip, smoothing=smoothing)
     assert (report["miou"], report["pixel_accuracy"], report["pictures"]) == (1.0, 1.0, 6)
+    with pytest.raises(ConfigError, match=r"--save-labels .*clip: this is what is true of the clip"):
+        run(tiny_engine, clip, smoothing=smoothing, save_labels=tmp_path / "clip")  # numpy puts .npz behind it
 
 
 def test_the_command_prints_the_report_as_json(
@@ -281,8 +283,8 @@ def spoil(path: Path, data: bytes | None) -> None:
 @pytest.mark.parametrize(
     ("file", "data", "said"),
     [
-        ("testannot/3.png", None, r"testannot/3\.png is missing"),
-        ("testannot/3.png", b"no picture", r"testannot/3\.png is missing or no picture"),
+        ("testannot/3.png", None, r"testannot/3\.png, the labels of a picture, cannot be read: No such file"),
+        ("testannot/3.png", b"no picture", r"testannot/3\.png: not a picture that can be read"),
         ("test/3.png", b"no picture", r"test/3\.png: not a picture that can be read"),
     ],
 )
@@ -305,6 +307,8 @@ def test_a_split_that_is_not_there_names_those_that_are(tiny_engine: Path, folde
         ConfigError, match=r"train: no pictures; the folder holds test, testannot \(choose .* --split\)"
     ):
         run(tiny_engine, folder(), split="train")
+    with pytest.raises(ConfigError, match=r"test holds pictures itself: give the folder above it, and --split test"):
+        run(tiny_engine, folder(split="second") / "test")
 
 
 def test_an_empty_folder_and_a_wrong_path_are_told(tiny_engine: Path, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from streamseg import models
@@ -26,9 +28,10 @@ NAMES = ("street", "bisenetv2", "unet", "fast-scnn", "espnetv2")
 
 KNOWN = """
     Abs Add And ArgMax AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose
-    DepthToSpace DequantizeLinear Div Equal Exp Expand Gather GlobalAveragePool GreaterOrEqual HardSigmoid HardSwish
-    Identity LeakyRelu Less Max MaxPool Min MatMul Mul PRelu Pad QuantizeLinear Range ReduceMax ReduceMean ReduceMin
-    ReduceSum Relu Reshape Resize Shape Sigmoid Slice Softmax Split Squeeze Sub Transpose Unsqueeze Where
+    DepthToSpace DequantizeLinear Div Equal Erf Exp Expand Gather GlobalAveragePool GreaterOrEqual HardSigmoid
+    HardSwish Identity LayerNormalization LeakyRelu Less Max MaxPool Min MatMul Mul PRelu Pad Pow QuantizeLinear
+    Range ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize Shape Sigmoid Slice Softmax Split Sqrt
+    Squeeze Sub Transpose Unsqueeze Where
 """
 """What TensorRT's parser takes, of what our programs are made of: github.com/onnx/onnx-tensorrt, docs/operators.md."""
 
@@ -48,12 +51,31 @@ class Recorded(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.fixture(scope="module", params=NAMES)
+class Transformer(nn.Module):
+    """As people bring them (SegFormer and its like): attention, layer norms and GELUs over cells of 8 pixels."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.cells, self.norm = nn.Conv2d(3, 16, 8, 8), nn.LayerNorm(16)
+        self.attends, self.mixes = nn.Linear(16, 48), nn.Sequential(nn.Linear(16, 16), nn.GELU())
+        self.head = nn.Conv2d(16, classes, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        cells = self.cells(image)
+        tokens = cells.flatten(2).transpose(1, 2)
+        query, key, value = self.attends(self.norm(tokens)).chunk(3, 2)
+        tokens = tokens + self.mixes(F.scaled_dot_product_attention(query, key, value))
+        spread = (tokens - tokens.mean(2, keepdim=True)).pow(2).mean(2, keepdim=True)
+        logits: torch.Tensor = self.head((tokens / (spread + 1e-5).sqrt()).transpose(1, 2).reshape(cells.shape))
+        return logits
+
+
+@pytest.fixture(scope="module", params=(*NAMES, "transformer"))
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
     """The program of an architecture with five classes, its weights as they are before training."""
     torch.manual_seed(0)
     file: Path = tmp_path_factory.mktemp("networks") / "network.onnx"
-    export_network(models.build(request.param, 5), file)
+    export_network(Transformer(5) if request.param == "transformer" else models.build(request.param, 5), file)
     return program.build(onnx.load(file), ProgramSpec((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "adaptive", 0.5, (1,)))
 
 

@@ -272,6 +272,8 @@ def test_an_engine_is_not_overwritten_unasked(bring: Bring, tmp_path: Path) -> N
     after = bring(other.write(tmp_path), *other.options, "--force").digest
     assert after != before
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["brought"]
+    with pytest.raises(ConfigError, match="is no engine that could be replaced"):  # whatever it holds would be gone
+        bring(path, *Foreign().options, "--out", str(tmp_path), "--force")
 
 
 def test_an_imported_engine_runs_on_every_cpu_backend(bring: Bring, tmp_path: Path) -> None:
@@ -303,9 +305,12 @@ class TestClasses:
         named = classes.parse("a,b,c")
         assert len({c.colour for c in named}) == 3
 
-    @pytest.mark.parametrize("wrong", ["nothing", "a,a,b", "a,"])
-    def test_what_is_no_list_of_classes_is_told(self, wrong: str) -> None:
-        with pytest.raises(ConfigError, match="--classes"):
+    @pytest.mark.parametrize(
+        ("wrong", "told"),
+        [("nothing", "is no file"), ("a,a,b", "a is named twice"), ("a,", "class 1, '': name: String")],
+    )
+    def test_what_is_no_list_of_classes_is_told(self, wrong: str, told: str) -> None:
+        with pytest.raises(ConfigError, match=f"--classes.*{told}"):
             classes.parse(wrong)
 
 

@@ -127,11 +127,25 @@ class Malicious:
         return os.mkdir, (str(self._mark),)
 
 
-@pytest.mark.parametrize("how", [torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing))])
-def test_a_pickle_with_code_inside_is_refused_and_executes_nothing(how: Any, bring: Bring, tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+    path = saved(tmp_path, "edge", wrap=lambda w: w | {"stem.0.0.weight": w["stem.0.0.weight"] * float("nan")})
+    with pytest.raises(EngineError, match=r"not all numbers are finite in stem\.0\.0\.weight$"):
+        checkpoint.load(path, "edge", 5)
+
+
+@pytest.mark.parametrize(
+    ("how", "named"),
+    [
+        (torch.save, r"\(\w+\.mkdir\)"),
+        (lambda thing, path: path.write_bytes(pickle.dumps(thing)), r"\(Unsupported .*\)"),
+    ],
+)
+def test_a_pickle_with_code_inside_is_refused_and_executes_nothing(
+    how: Any, named: str, bring: Bring, tmp_path: Path
+) -> None:
     path, mark = tmp_path / "evil.pth", tmp_path / "executed"
     how({"state_dict": {"weight": Malicious(mark)}}, path)
-    with pytest.raises(EngineError, match=r"more than weights .* could execute code"):
+    with pytest.raises(EngineError, match=rf"more than weights {named} and was not loaded: it could execute code"):
         bring(path, "--architecture", "edge", "--classes", "a,b,c,d,e")
     assert not mark.exists()
 

@@ -127,6 +127,11 @@ def test_resuming_where_nothing_was_started_or_another_network_was_is_refused(fo
         ({"batch": "many"}, r"batch: .*'many'"),
         ({"crop": [100, 64]}, r"crop: .*multiples of 32.*100"),
         ({"datasets": [{"kind": "folders", "root": "x", "splits": []}]}, r"datasets\[0\]\.splits"),
+        ({"datasets": [{"kind": "folders", "root": "x", "splits": "train"}]}, r"splits: expected a list"),
+        (
+            {"datasets": [{"kind": "folders", "root": "x", "splits": ["a"], "map": {7: "a"}}]},
+            r"see `class_map` \(got 7\)",
+        ),
         ({"datasets": [{"kind": "zip"}]}, r"datasets\[0\]: .*'folders', 'synthetic', 'clips'"),
         ({"classes": [{"name": "a b", "colour": [0, 0, 300]}] * 2}, r"classes\[0\]\.name.*classes\[0\]\.colour\[2\]"),
         ({"augment": {"fliip": 1}}, r"augment\.fliip: Extra inputs"),

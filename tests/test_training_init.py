@@ -119,7 +119,7 @@ def test_a_frozen_run_goes_on_where_it_stopped(trained: tuple[Path, Trained], fo
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"freeze": True}, "freeze: needs `init`"),
+        ({"freeze": True}, r"r\.yaml: freeze: needs `init`, .* can be frozen$"),
         ({"freeze": 0.5, "init": "x"}, "freeze"),
         ({"init": "nobody"}, "no engine named 'nobody'"),
         ({"init": "run/checkpoint.pt"}, r"init: there is no .*run/checkpoint\.pt"),
@@ -140,7 +140,7 @@ def test_weights_that_cannot_be_read_or_do_not_fit_are_refused_with_their_path(t
     torch.save({"something": 1}, tmp_path / "else.pt")
     for init, named in (
         ("text.pt", r"init: .*text\.pt cannot be read"),
-        ("else.pt", r"init: .*else\.pt cannot be read"),
+        ("else.pt", r"init: .*else\.pt cannot be read: .*`streamseg engine import` makes an engine of it"),
         ("foreign.pt", r"init: no weight of .*foreign\.pt fits"),
         ("empty", r"init: .*empty has no weights\.pt"),
     ):

@@ -59,6 +59,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     _choices("--backend", plan.backends, ("auto", *BACKENDS))
     _choices("--precision", plan.precisions, get_args(Precision))
     _choices("--smoothing", plan.smoothing, get_args(SmoothingMode))
+    _choices("--published", plan.published, plan.engines)
     results: list[dict[str, Any]] = []
     failed: dict[str, EngineError] = {}
     facts, ceilings = machine.facts(), Ceilings()

@@ -184,6 +184,10 @@ def batch_norm(x: Any, scale: Any, bias: Any, mean: Any, variance: Any, *, epsil
     return F.batch_norm(x, mean, variance, scale, bias, training=False, eps=epsilon)
 
 
+def layer_norm(x: Any, scale: Any, bias: Any = None, *, axis: int = -1, epsilon: float = 1e-5, **_: Any) -> Any:
+    return F.layer_norm(x, x.shape[axis:], scale, bias, epsilon)
+
+
 OPERATORS: dict[str, Operator] = {
     "Abs": torch.abs,
     "And": _either(np.logical_and, torch.logical_and),
@@ -208,6 +212,7 @@ OPERATORS: dict[str, Operator] = {
     "DepthToSpace": depth_to_space,
     "Div": _either(lambda a, b: a // b, torch.div),
     "Equal": _either(np.equal, torch.eq),
+    "Erf": torch.erf,
     "Exp": torch.exp,
     "Expand": lambda x, shape: x.expand(torch.broadcast_shapes(x.shape, tuple(ints(shape)))),
     "Gather": gather,
@@ -215,12 +220,14 @@ OPERATORS: dict[str, Operator] = {
     "HardSigmoid": lambda x, *, alpha=0.2, beta=0.5: torch.clamp(alpha * x + beta, 0, 1),
     "HardSwish": F.hardswish,
     "Identity": lambda x: x,
+    "LayerNormalization": layer_norm,
     "LeakyRelu": lambda x, *, alpha=0.01: F.leaky_relu(x, alpha),
     "Less": _either(np.less, torch.lt),
     "Max": _either(np.maximum, torch.maximum),
     "MaxPool": max_pool,
     "Min": _either(np.minimum, torch.minimum),
     "Mul": _either(np.multiply, torch.mul),
+    "Pow": _either(np.power, torch.pow),
     "PRelu": lambda x, slope: torch.where(x < 0, x * slope, x),
     "Pad": pad,
     "ReduceMax": reduce_("amax"),
@@ -234,6 +241,7 @@ OPERATORS: dict[str, Operator] = {
     "Slice": slice_,
     "Softmax": lambda x, *, axis=-1: F.softmax(x, axis),
     "Split": split,
+    "Sqrt": _either(np.sqrt, torch.sqrt),
     "Squeeze": squeeze,
     "Sub": _either(np.subtract, torch.sub),
     "Transpose": lambda x, *, perm: x.permute(*perm),

@@ -58,6 +58,8 @@ def run(
     truths = [_truth(clip, watched=video is not None) for clip in clips]
     if video is not None and len(clips) > 1:
         raise ConfigError(f"--video shows one clip, not {len(clips)}")
+    if video is not None and video.resolve() == clips[0].resolve():
+        raise ConfigError(f"--video {video}: this is the clip itself; give another name")
     engines = dict(_engines(configs))
     gates = {n: gate_of(c.streams[0]) for n, c in zip(engines, configs.values(), strict=True) if skips(c)}
     first = next(iter(engines.values()))

@@ -19,7 +19,7 @@ from streamseg.evaluation.bar import bar
 from streamseg.evaluation.labels import label_values
 from streamseg.evaluation.pictures import listed, read_rgb
 from streamseg.evaluation.scoring import Watch, rounded, score, stretched
-from streamseg.evaluation.truth import covered, read_truth
+from streamseg.evaluation.truth import Truth, covered, read_truth
 from streamseg.pipeline import engine_of
 from streamseg.synthetic import CLASSES, Street, StreetSpec
 from streamseg.types import U8, ClassInfo, Frame, Planes, Roi
@@ -167,6 +167,9 @@ def labelled(folder: Path, split: str) -> Iterator[tuple[U8, U8]]:
     pictures = listed(folder / split)
     if not pictures:
         there = ", ".join(sorted(p.name for p in folder.iterdir() if p.is_dir())) or "nothing"
+        if there == "nothing" and listed(folder):
+            above = f"give the folder above it, and --split {folder.resolve().name}"
+            raise ConfigError(f"{folder} holds pictures itself: {above}")
         raise ConfigError(f"{folder / split}: no pictures; the folder holds {there} (choose one with --split)")
     for picture in pictures:
         label = folder / f"{split}annot" / f"{picture.stem}.png"
@@ -180,6 +183,8 @@ def _clip(engine: Engine, path: Path, save_labels: Path | None, foreground: Sequ
     truth = read_truth(path)
     if truth is None and save_labels is None:
         raise ConfigError(f"{path}: no labels beside it (a .npz); --save-labels writes what is predicted")
+    if save_labels is not None:
+        _check_saved(save_labels, truth)
     maps: list[U8] = []
     keep: list[Watch] = [] if save_labels is None else [lambda _, __, seen: maps.append(seen[""].labels)]
     with bar("frames", len(truth) if truth else None) as advance:
@@ -192,6 +197,15 @@ def _clip(engine: Engine, path: Path, save_labels: Path | None, foreground: Sequ
         if foreign := scored.confusion.foreign():
             report["doubt"] = _doubt(foreign, scored.confusion, engine)
     return report | scored.report()
+
+
+def _check_saved(path: Path, truth: Truth | None) -> None:
+    """Raises ConfigError, before the measuring, where labels cannot be saved or what is known of the clip would go."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"--save-labels {path}: there is no folder {path.parent}")
+    written = path if path.name.endswith(".npz") else path.with_name(f"{path.name}.npz")  # as numpy does it
+    if truth is not None and written.resolve() == truth.path.resolve():
+        raise ConfigError(f"--save-labels {path}: this is what is true of the clip; give another name")
 
 
 def _save(path: Path, maps: list[U8]) -> None:

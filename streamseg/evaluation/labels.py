@@ -24,15 +24,15 @@ def label_values(path: Path, *, indices: bool = True) -> NDArray[Any]:
     its indices, its colours otherwise. Raises ConfigError."""
     try:
         data = path.read_bytes()
-    except OSError:
-        raise ConfigError(f"{path} is missing or no picture") from None
+    except OSError as error:
+        raise ConfigError(f"{path}, the labels of a picture, cannot be read: {error.strerror}") from None
     depth, colour = data[24:26] if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 32 else (8, None)
     if indices and colour == PALETTE:
         data = _unpainted(data)
     scale = STRETCHED.get(depth, 1) if colour == GREY or (indices and colour == PALETTE) else 1
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if values is None:
-        raise ConfigError(f"{path} is missing or no picture")
+        raise ConfigError(f"{path}: not a picture that can be read; is it damaged?")
     if values.ndim == 2:
         return np.asarray(values // scale)
     if values.dtype == np.uint16:

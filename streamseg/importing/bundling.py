@@ -56,8 +56,7 @@ def run(request: Request) -> Imported:
         raise ConfigError(f"{request.source} is a folder; the model's own file in it is wanted")
     if not request.source.is_file():
         raise ConfigError(f"there is no file {request.source}")
-    if request.folder.exists() and not request.replace:
-        raise ConfigError(f"{request.folder} is there already; give another --name or --out, or --force to replace it")
+    _check_place(request.folder, request.replace)
     suffix = request.source.suffix.lower()
     if request.architecture is None and suffix in CHECKPOINTS:
         raise ConfigError(f"{request.source} is a checkpoint: say of which network with --architecture")
@@ -71,6 +70,17 @@ def run(request: Request) -> Imported:
             proof, notes = _from_checkpoint(request, frame, folder)
         (folder / "README.md").write_text(_card(request, proof, notes))
     return Imported(Bundle.open(request.folder), proof, notes)
+
+
+def _check_place(folder: Path, replace: bool) -> None:
+    """Raises ConfigError where something is that shall stay. What replaces a folder replaces all that is in it, so only
+    an engine's is: never one with other engines in it, or somebody's home."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / "engine.yaml").is_file():
+        raise ConfigError(f"{folder} is there already, and is no engine that could be replaced; give another --out")
+    if not replace:
+        raise ConfigError(f"{folder} is there already; give another --name or --out, or --force to replace it")
 
 
 def _from_onnx(request: Request, frame: Frame, folder: Path) -> tuple[Proof, Mapping[str, str]]:

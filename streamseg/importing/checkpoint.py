@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ def load(path: Path, architecture: str, classes: int) -> Loaded:
     model = build(architecture, classes)
     weights = unwrapped(read(path), set(model.state_dict()))
     missing, unused = _verified(path, architecture, model, weights, auxiliary(model))
+    if broken := [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise EngineError(f"{path} is of a training that failed: not all numbers are finite in {_listed(broken)}")
     ours = model.state_dict()
     model.load_state_dict({name: weights[name] for name in ours if name in weights}, strict=False)
     deployed = sum(1 for name in ours if name in weights)
@@ -79,9 +82,10 @@ def read(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         text = " ".join(str(error).split())
         if "GLOBAL" in text or "Unsupported" in text or "not an allowed" in text:
-            what = text.split("WeightsUnpickler error:")[-1].split("Please use")[0].strip()
+            what = re.search(r"GLOBAL (\S+)|Unsupported operand \d+", text)
+            named = f" ({what[1] or what[0]})" if what else ""  # the rest of it is advice to load it all the same
             raise EngineError(
-                f"{path} holds more than weights ({what[:160]}) and was not loaded: it could execute code. Save its "
+                f"{path} holds more than weights{named} and was not loaded: it could execute code. Save its "
                 "state dict alone: torch.save(model.state_dict(), …)"
             ) from None
         raise EngineError(f"{path} is no PyTorch checkpoint, or is damaged ({text[:160]})") from None
@@ -98,8 +102,8 @@ def unwrapped(content: Any, ours: set[str]) -> dict[str, Tensor]:
             break
         content = inner
     if not isinstance(content, Mapping) or not any(isinstance(v, Tensor) for v in content.values()):
-        kind = f"keys {', '.join(map(str, list(content)[:NAMED]))}" if isinstance(content, Mapping) else type(content)
-        raise EngineError(f"no weights are in the checkpoint (it holds {kind})")
+        keys = f": {', '.join(map(str, list(content)[:NAMED]))}" if isinstance(content, Mapping) else ""
+        raise EngineError(f"no weights are in the checkpoint (it holds a {type(content).__name__}{keys})")
     weights = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     while True:
         shorter = next((p for p in PREFIXES if all(name.startswith(p) for name in weights)), None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from streamseg.engine.bundle import ClassEntry
 from streamseg.errors import ConfigError
@@ -123,9 +124,10 @@ def _entries(given: Sequence[Any], where: str) -> tuple[ClassEntry, ...]:
         base = _entry(name or "?", colours[i]).model_dump()
         try:
             entries.append(ClassEntry.model_validate(base | settings))
-        except ValueError as error:
-            first = " ".join(str(error).split())[:200]
-            raise ConfigError(f"{where}: class {i}, {one!r}: {first}") from None
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(map(str, fault["loc"]))
+            raise ConfigError(f"{where}: class {i}, {one!r}: {place}: {fault['msg']}") from None
     return tuple(entries)
 
 

@@ -29,6 +29,11 @@ class Recorder:
             self._container = av.open(str(self._path), "w")
         except (OSError, ValueError) as error:
             raise ConfigError(f"{self._path}: cannot be written as a video ({error}); name it .mp4 or .mkv") from None
+        try:  # PyAV does so with the first picture only, and its error names no file
+            self._path.open("wb").close()
+        except OSError as error:
+            self._container.close()
+            raise ConfigError(f"{self._path}: cannot be written: {error.strerror}") from None
         return self
 
     def write(self, rgb: U8, media_ns: int) -> None:

@@ -206,7 +206,7 @@ def _from_lines(text: str, path: Path) -> dict[Value, str | None]:
             )
         named[value] = None if names[0] == "-" else names[0]
     if not named:
-        raise ConfigError(f"class map {path} names no value")
+        raise ConfigError(f"class map {path} names no value; a line is such as `7, road` or `128 64 128 road`")
     return named
 
 

@@ -32,8 +32,10 @@ def pairs(root: Path, split: str, layouts: Sequence[Layout]) -> list[tuple[Path,
         ours = [p for p in pictures if p.stem.endswith(layout.suffix[0])]
         if layout.names and ours:
             ours = _listed(ours, root / layout.names.replace("{split}", split), layout.suffix[0])
-        if ours:
-            return [(p, labels / p.relative_to(root / top).parent / _label(p.stem, layout.suffix)) for p in ours]
+        found = [(p, labels / p.relative_to(root / top).parent / _label(p.stem, layout.suffix)) for p in ours]
+        truths = {truth for _, truth in found}
+        if found := [pair for pair in found if pair[0] not in truths]:  # labels may lie beside their pictures
+            return found
     where = " or ".join(str(path) for path in looked)
     raise ConfigError(f"no labelled pictures in {where}; say where they are with --data or `root` in the recipe")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from streamseg.config import Model, Side, from_yaml
+from streamseg.config import WORDS, Model, Side, from_yaml
 from streamseg.engine.bundle import ClassEntry
 from streamseg.errors import ConfigError
 from streamseg.training.kinds import TAGS, AnyDataSet, Count, DataSet, Folders, Mapped, Positive
@@ -202,14 +202,21 @@ def read_recipe(path: Path) -> Recipe:
         found = error.errors()
         inner = {f["loc"][:n] for f in found for n in range(1, len(f["loc"]))}  # a list with a faulty item is no fault
         found = [f for f in found if f["loc"] not in inner]
-        faults = "; ".join(f"{_where(f['loc'])}: {f['msg']} (got {_short(f['input'])})" for f in found)
-        raise ConfigError(f"recipe {path}: {faults}") from None
+        raise ConfigError(f"recipe {path}: {'; '.join(map(_told, found))}") from None
+
+
+def _told(fault: Any) -> str:
+    message = WORDS.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
+    if fault["loc"][-1:] == ("[key]",):
+        message = "a name is wanted; label values are named in a file, see `class_map`"
+    # One of the whole recipe names its place by itself.
+    return f"{_where(fault['loc'])}: {message} (got {_short(fault['input'])})" if fault["loc"] else message
 
 
 def _where(location: tuple[int | str, ...]) -> str:
     """("datasets", 0, "folders", "root") -> "datasets[0].root" (pydantic puts the union's tag in between)."""
     parts = [p for i, p in enumerate(location) if not (i and location[i - 1 : i] and p in TAGS)]
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".") or "recipe"
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
 
 
 def _short(value: object) -> str:

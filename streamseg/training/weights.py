@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], list[str] | None, str | None]:
     (`weights_only`)."""
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        if not {"average", "weights"} & set(content):
+            raise ValueError(
+                "no run of ours wrote it; `streamseg engine import` makes an engine of it, to be named here"
+            )
         weights = content["average"] if "average" in content else content["weights"]
         floats = {n: w.float() if w.is_floating_point() else w for n, w in weights.items()}
         return floats, content.get("classes"), content.get("architecture")
+    except pickle.UnpicklingError:  # torch's text is advice to load it all the same
+        raise ConfigError(f"init: {path} cannot be read: it is damaged, or holds more than weights") from None
     except Exception as error:  # a pickle that is no such file fails in every way there is
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"init: {path} cannot be read: {reason}") from None
