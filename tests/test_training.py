@@ -225,13 +225,15 @@ def test_a_batch_without_one_labelled_pixel_teaches_nothing() -> None:
 
 def test_streets_are_drawn_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    source = Synthetic(kind="synthetic", pictures=4, width=128, height=96)
+    source = Synthetic(kind="synthetic", pictures=2, width=128, height=96)
     drawn_now = load(source, synthetic.CLASSES, None, tmp_path)
     (kept,) = (tmp_path / "streamseg" / "streets").iterdir()
     stamp = os.stat(kept).st_mtime_ns
     again = load(source, synthetic.CLASSES, None, tmp_path)
     assert os.stat(kept).st_mtime_ns == stamp
     np.testing.assert_array_equal(np.stack(drawn_now.rgb), np.stack(again.rgb))
+    kept.write_bytes(kept.read_bytes()[:1000])
+    np.testing.assert_array_equal(load(source, synthetic.CLASSES, None, tmp_path).labels[1], again.labels[1])
 
 
 @pytest.mark.shared
