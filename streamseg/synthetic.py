@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamseg.errors import ConfigError
-from streamseg.street.actors import cover, paint
 from streamseg.street.stage import Player, Stage
+from streamseg.street.view import cover, paint
 
 U8 = NDArray[np.uint8]
 Pace = Literal["realtime", "max"]
