@@ -51,11 +51,11 @@ def bench_streams(
         streamseg bench streams gate-1080p.mp4 --p95-ms 80 --fps 30 --plot cameras.png
         streamseg bench streams --subscribe labels --set engine.backend=tensorrt
     """
-    from streamseg.bench import plot as plots
+    from streamseg import drawing
     from streamseg.bench import streams, streams_plot
 
     if plot is not None:
-        plots.check(plot)
+        drawing.check("--plot", plot, "engines.png")
     plan = streams.Plan(
         source=source,
         engine=engine,
@@ -77,7 +77,7 @@ def bench_streams(
         table(streams.table(report))
         print(streams.verdict(report))
     if plot is not None:  # last: where it cannot be written, the numbers are told all the same
-        streams_plot.save(plot, report)
+        streams_plot.write_plot(plot, report)
     if not report["cameras"]:
         raise typer.Exit(1)
 

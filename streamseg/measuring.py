@@ -80,9 +80,9 @@ def evaluate(
         configs[mode] = configured("synthetic://street", [*(overrides or []), *skip], options)
     shown, ignored = (names.split(",") if names else [] for names in (foreground, ignore))
     if confusion is not None:
-        from streamseg.evaluation import matrix
+        from streamseg import drawing
 
-        matrix.check(confusion)
+        drawing.check("--confusion", confusion, "confusion.png")
         if len(configs) > 1:
             raise ConfigError("--confusion takes one way of smoothing")
     if len(data) > 1 or len(configs) > 1 or video or modes[0].endswith("+skip"):
@@ -226,13 +226,13 @@ def bench_engine(
         streamseg bench engine street-edge --backend torch-cuda,tensorrt --batch 1,8,32 --smoothing off
         streamseg bench engine street-edge people-vehicles --smoothing off --threads 1,2 --plot engines.png --markdown
     """
+    from streamseg import drawing
     from streamseg.bench import engine as bench
     from streamseg.bench import plot as plots
     from streamseg.bench import told
 
     if plot is not None:
-        plots.check(plot)
-
+        drawing.check("--plot", plot, "engines.png")
     plan = bench.Plan(
         engines=tuple(engines or ["street-edge"]),
         backends=tuple(backend.split(",")),
@@ -256,7 +256,7 @@ def bench_engine(
             print(told.above_gpu(report))
             table(gpu)
     if plot is not None:  # last: where it cannot be drawn, the numbers are told all the same
-        plots.save(plot, report)
+        plots.write_plot(plot, report)
 
 
 def _whole(text: str, option: str) -> list[int]:

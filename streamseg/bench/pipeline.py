@@ -10,10 +10,9 @@ from typing import Any
 
 import cv2
 
-from streamseg.bench import machine, trial
-from streamseg.bench.baseline import Baseline, Network, OnnxNetwork
+from streamseg.bench import baseline, machine, trial
+from streamseg.bench.baseline import Network, OnnxNetwork
 from streamseg.bench.stages import APART, bound_ms, measure
-from streamseg.bench.subscriber import sink
 from streamseg.config import Config, StreamConfig, validated
 from streamseg.engine.bundle import find
 from streamseg.engine.machine import gpus
@@ -148,16 +147,11 @@ def _networks(config: Config) -> list[Network]:
 def _baseline(config: Config, network: Network) -> float:
     """FPS of a hand-written loop on the first source's file."""
     bundle, location = find(config.engine.name), config.streams[0].parsed.location
-    loop = Baseline(bundle, location, network, config.publish.jpeg_quality)
     cv2.setNumThreads(-1)  # its own defaults, as a first version would run
     try:
-        with sink(loop.open()) as subscriber:
-            loop.run(1_000_000, loop.wait_for_subscriber)
-            loop.close()
-            arrived: list[int] = sorted(m[4] for m in subscriber.report()["messages"] if m[0] == "frame")
+        return baseline.fps(bundle, location, network, config.publish.jpeg_quality)
     finally:
         cv2.setNumThreads(1)
-    return round((len(arrived) - 1) / ((arrived[-1] - arrived[0]) / 1e9), 1)
 
 
 def _every_frame(stream: StreamConfig) -> StreamConfig:

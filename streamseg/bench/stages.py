@@ -14,7 +14,7 @@ import cv2
 from streamseg import overlay
 from streamseg.bench import machine
 from streamseg.bench.percentiles import percentiles
-from streamseg.bench.subscriber import TOPICS, sink
+from streamseg.bench.sink import TOPICS, sink
 from streamseg.bench.trial import input_size
 from streamseg.config import Config, validated
 from streamseg.encode import Encoder, jpeg
@@ -47,9 +47,9 @@ class Stage:
 
 def measure(config: Config, engine: Engine, frames: int) -> tuple[dict[str, Stage], int]:
     """Each stage alone, and over how many frames, fewer than asked for where the source ends before. In the order of a
-    frame's way: decode, watch (thumbnail, cuts), gate (motion), scale (to the
-    engine's input), engine, labels (where they are made apart), overlay, jpeg, label map (encoding), mask (of one
-    class), publish. The first chunk warms up. Raises StreamsegError."""
+    frame's way: decode, watch (thumbnail, cuts), gate (motion), scale (to the engine's input), engine, labels (where
+    they are made apart), overlay, jpeg, label map (encoding), mask (of one class), publish. The first chunk warms up.
+    Raises StreamsegError."""
     stream = config.streams[0]
     where = place([stream.name], config.engine.device, config.engine.backend, here)
     options = ReadOptions(decode_threads=1, gpu=where.decoder(stream.name))
