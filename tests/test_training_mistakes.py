@@ -36,8 +36,10 @@ def relabel(folder: Path, to: np.ndarray) -> None:
 
 
 def warned(folder: Path, work: Path, caplog: pytest.LogCaptureFixture, **changes: Any) -> list[str]:
-    with caplog.at_level(logging.WARNING, "streamseg"):
-        train(write(work / "r.yaml", folder, epochs=1, report=None, **changes), out=work / "run", threads=1)
+    """What is told of the data before there is a network."""
+    recipe = write(work / "r.yaml", folder, architecture="none", report=None, **changes)
+    with caplog.at_level(logging.WARNING, "streamseg"), pytest.raises(ConfigError, match="architecture 'none'"):
+        train(recipe, out=work / "run")
     return caplog.messages
 
 

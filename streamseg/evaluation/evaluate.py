@@ -124,7 +124,10 @@ def _pictures(
 ) -> dict[str, Any]:
     confusion, count = Confusion(len(engine.classes)), 0
     for index, (rgb, truth) in enumerate(labelled):
-        _count(confusion, engine, _still_frame(index, rgb), truth)
+        # With a state_key of its own, so that nothing is carried over from the picture before.
+        frame = Frame("eval", 0, index, None, 0, "file", 0, time.monotonic_ns(), 0, index, Still(rgb))
+        truth = covered(truth, engine.view(frame.stream))
+        confusion.add(stretched(engine.run([frame])[0].labels, truth.shape), truth)
         count += 1
         advance()
     found = {"pictures": count} | accuracy(confusion, engine.classes, ignored) | matrix(confusion)
@@ -155,11 +158,6 @@ def _street(engine: Engine, spec: StreetSpec, ignored: Sequence[int]) -> dict[st
             "where they differ this measures nothing"
         )
     return found
-
-
-def _count(confusion: Confusion, engine: Engine, frame: Frame, truth: U8) -> None:
-    truth = covered(truth, engine.view(frame.stream))
-    confusion.add(stretched(engine.run([frame])[0].labels, truth.shape), truth)
 
 
 def labelled(folder: Path, split: str) -> Iterator[tuple[U8, U8]]:
@@ -199,8 +197,3 @@ def _save(path: Path, maps: list[U8]) -> None:
     if len({labels.shape for labels in maps}) > 1:
         raise ConfigError("the picture size changes within the clip; give --size, so that all label maps are alike")
     np.savez_compressed(path, labels=np.stack(maps))
-
-
-def _still_frame(index: int, rgb: U8) -> Frame:
-    """A frame with a state_key of its own, so that nothing is carried over from the picture before."""
-    return Frame("eval", 0, index, None, 0, "file", 0, time.monotonic_ns(), 0, index, Still(rgb))
