@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import cv2
+
 from streamseg import __version__
 from streamseg.engine.machine import cpu
 
@@ -167,6 +169,17 @@ def watching() -> Iterator[Watched]:
         finally:
             process.kill()
             reader.join()
+
+
+@contextmanager
+def cv2_threads(count: int) -> Iterator[None]:
+    """OpenCV with so many, -1 for its own default, and as before afterwards."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(count)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _asked() -> tuple[list[str], str]:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-import cv2
-
 from streamseg.bench import baseline, machine, trial
 from streamseg.bench.baseline import Network, OnnxNetwork
 from streamseg.bench.stages import APART, bound_ms, measure
@@ -37,10 +35,10 @@ class Plan:
     overrides: tuple[str, ...]
 
 
+@machine.cv2_threads(1)  # as in the daemon
 def run(plan: Plan, say: Say) -> dict[str, Any]:
     """The report as `--json` prints it. Refuses to report a rate while frames were dropped. Raises StreamsegError."""
     told = machine.facts()
-    cv2.setNumThreads(1)
     config = _config(plan)
     say("measuring each stage alone, on one thread")
     config = config.model_copy(update={"streams": tuple(map(_every_frame, config.streams))})
@@ -144,14 +142,11 @@ def _networks(config: Config) -> list[Network]:
     return found
 
 
+@machine.cv2_threads(-1)  # as a first version would run
 def _baseline(config: Config, network: Network) -> float:
     """FPS of a hand-written loop on the first source's file."""
     bundle, location = find(config.engine.name), config.streams[0].parsed.location
-    cv2.setNumThreads(-1)  # its own defaults, as a first version would run
-    try:
-        return baseline.fps(bundle, location, network, config.publish.jpeg_quality)
-    finally:
-        cv2.setNumThreads(1)
+    return baseline.fps(bundle, location, network, config.publish.jpeg_quality)
 
 
 def _every_frame(stream: StreamConfig) -> StreamConfig:

@@ -9,8 +9,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
-
 from streamseg import overlay
 from streamseg.bench import machine
 from streamseg.bench.percentiles import percentiles
@@ -189,6 +187,7 @@ class _Stopwatch:
         }
 
 
+@machine.cv2_threads(1)  # as in the daemon
 def run(source: str, engine: str, frames: int, overrides: tuple[str, ...]) -> dict[str, Any]:
     """The report of `streamseg bench stages`. Raises StreamsegError."""
     told = machine.facts()
@@ -197,13 +196,8 @@ def run(source: str, engine: str, frames: int, overrides: tuple[str, ...]) -> di
     config = validated({"streams": [{"source": source}], "engine": {"name": engine}}, overrides)
     config = config.model_copy(update={"publish": config.publish.model_copy(update={"bind": "tcp://127.0.0.1:*"})})
     made = engine_of(config)
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # as in the daemon
-    try:
-        with machine.watching() as gpu:
-            stages, measured = measure(config, made, frames)
-    finally:
-        cv2.setNumThreads(threads)
+    with machine.watching() as gpu:
+        stages, measured = measure(config, made, frames)
     size = "x".join(map(str, input_size(config, made)))
     return {
         "machine": told,

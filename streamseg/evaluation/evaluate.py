@@ -106,11 +106,6 @@ def accuracy(scored: Confusion, classes: Sequence[ClassInfo], ignored: Sequence[
     }
 
 
-def matrix(scored: Confusion) -> dict[str, Any]:
-    """{"confusion": pixels of each [true][predicted] class}."""
-    return {"confusion": scored.counts[:, :-1].tolist()}
-
-
 def of_pictures(config: Config, labelled: Iterable[tuple[U8, U8]]) -> dict[str, Any]:
     """As `run`, of pictures in memory: (rgb u8 [H, W, 3], its label map u8 [H, W] of the engine's classes)."""
     return _pictures(engine_of(config, threads=os.cpu_count() or 1), labelled)
@@ -130,7 +125,7 @@ def _pictures(
         confusion.add(stretched(engine.run([frame])[0].labels, truth.shape), truth)
         count += 1
         advance()
-    found = {"pictures": count} | accuracy(confusion, engine.classes, ignored) | matrix(confusion)
+    found = {"pictures": count} | accuracy(confusion, engine.classes, ignored) | {"confusion": confusion.pixels()}
     if foreign := confusion.foreign():
         found["doubt"] = _doubt(foreign, confusion, engine)
     return found
@@ -186,7 +181,7 @@ def _clip(engine: Engine, path: Path, save_labels: Path | None, foreground: Sequ
         _save(save_labels, maps)
     report: dict[str, Any] = {"pictures": scored.frames}
     if truth is not None and truth.labels is not None:
-        report |= accuracy(scored.confusion, engine.classes) | matrix(scored.confusion)
+        report |= accuracy(scored.confusion, engine.classes) | {"confusion": scored.confusion.pixels()}
         if foreign := scored.confusion.foreign():
             report["doubt"] = _doubt(foreign, scored.confusion, engine)
     return report | scored.report()

@@ -48,18 +48,18 @@ class Person:
             return (float(c[0]), float(c[1]), float(c[2]))
 
         return cls(
-            float(rng.choice([rng.uniform(1.55, 1.92), rng.uniform(1.15, 1.45)], p=[0.92, 0.08])),
-            float(rng.uniform(0.85, 1.2)),
-            pick(SKIN),
-            pick(HAIR),
-            pick(TOPS),
-            pick(TROUSERS),
-            pick(((30, 28, 28), (200, 200, 200), (90, 60, 40))),
-            float(rng.choice([0.0, 0.0, 0.12, 0.42])),
-            str(rng.choice(["none", "none", "pack", "hand"])),
-            bool(rng.random() < 0.4),
-            bool(rng.random() < 0.5),
-            float(rng.uniform(1.25, 1.5)),
+            height=float(rng.choice([rng.uniform(1.55, 1.92), rng.uniform(1.15, 1.45)], p=[0.92, 0.08])),
+            girth=float(rng.uniform(0.85, 1.2)),
+            skin=pick(SKIN),
+            hair=pick(HAIR),
+            top=pick(TOPS),
+            legs=pick(TROUSERS),
+            shoes=pick(((30, 28, 28), (200, 200, 200), (90, 60, 40))),
+            coat=float(rng.choice([0.0, 0.0, 0.12, 0.42])),
+            bag=str(rng.choice(["none", "none", "pack", "hand"])),
+            long_hair=bool(rng.random() < 0.4),
+            helmet=bool(rng.random() < 0.5),
+            stride=float(rng.uniform(1.25, 1.5)),
         )
 
 
@@ -127,35 +127,31 @@ def shapes(view: View, light: Light, bodies: list[Body], sunlit: list[float]) ->
     side = 0.12 if light.sun[0] * view.matrix[0, 0] > 0 else -0.12
     # A lighter core, shifted to the light, makes a limb round.
     cores = fixed((limbs - middle) * (0.6, 0.86) + middle + extent * (side, -0.02))
-    limbs_fixed = fixed(limbs)
     clouds = fixed(pixels[:, None] + radius[:, None, None] * _RING)
     tones = np.array([(*p[2], p[3]) for b in bodies for p in b.parts], np.float32)
     sun = np.repeat(np.array(sunlit, np.float32), [len(b.parts) for b in bodies])[:, None]
     shine = np.array(light.ambient, np.float32) * 0.9 + np.array(light.direct, np.float32) * 0.62 * sun
     dark = np.minimum(tones[:, :3] * shine * tones[:, 3:], 255)
-    palette, bright = dark.tolist(), np.minimum(dark * 1.13, 255).tolist()
+    colours = zip(dark.tolist(), np.minimum(dark * 1.13, 255).tolist(), strict=True)
+    drawn = zip(fixed(limbs), cores, strict=True)
     large = (np.maximum.reduceat(radius, starts) > 5.0).tolist()
     ahead = (np.minimum.reduceat(depth, starts) > NEAR).tolist()
     out: list[Shape] = []
-    limb = part = 0
     for body, start, big, whole in zip(bodies, starts, large, ahead, strict=True):
         shape: Shape = []
         for count, i, _, tone in body.parts:
+            colour, lighter = next(colours)
             if count == 0:
-                points, core = limbs_fixed[limb], cores[limb]
-                limb += 1
+                points, core = next(drawn)
             else:
                 points = cv2.convexHull(clouds[start + i : start + i + count].reshape(-1, 2))[:, 0]
                 core = points
                 if big:
-                    mid = points.mean(axis=0)
-                    core = ((points - mid) * (0.6, 0.86) + mid + np.ptp(points, axis=0) * (side, -0.02)).astype(
-                        np.int32
-                    )
-            shape.append((points, palette[part]))
+                    mid, reach = points.mean(axis=0), np.ptp(points, axis=0)
+                    core = ((points - mid) * (0.6, 0.86) + mid + reach * (side, -0.02)).astype(np.int32)
+            shape.append((points, colour))
             if big and tone > 0.72:
-                shape.append((core, bright[part]))
-            part += 1
+                shape.append((core, lighter))
         out.append(shape if whole else [])
     return out
 
