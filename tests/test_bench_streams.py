@@ -266,9 +266,11 @@ def test_streams_says_what_cannot_be_measured(
         assert words in done.stderr.splitlines()[-1]
 
 
-def test_stages_are_measured_each_alone(streamseg_here: Callable[..., Finished], tiny_engine: Path) -> None:
-    source = "synthetic://street?size=160x96"
-    done = streamseg_here("bench", "stages", f"{source}&frames=30", "--engine", tiny_engine, "--json")
+def test_stages_are_measured_each_alone(
+    streamseg_here: Callable[..., Finished], tiny_engine: Path, clip: Clips
+) -> None:
+    file = clip("h264", frames=30, width=160, height=96)
+    done = streamseg_here("bench", "stages", file, "--engine", tiny_engine, "--json")
     assert done.code == 0, done
     report = json.loads(done.stdout)
     assert (report["frames"], report["engine"]["size"]) == (22, "160x96"), "the first eight warm up"
@@ -280,41 +282,37 @@ def test_stages_are_measured_each_alone(streamseg_here: Callable[..., Finished],
     on_the_way = [each["cpu_ms"] for name, each in report["stages"].items() if name not in ("gate", "mask")]
     assert report["sum_cpu_ms"] == pytest.approx(sum(on_the_way), abs=0.01)
     assert {"date", "cpu", "cores", "versions", "gpus", "load"} <= set(report["machine"])
-    printed = streamseg_here("bench", "stages", source, "--engine", tiny_engine, "--frames", 3)
+    street = "synthetic://street?size=160x96"
+    printed = streamseg_here("bench", "stages", street, "--engine", tiny_engine, "--frames", 3)
     assert printed.code == 0, printed
     assert ", 3 frames, " in printed.stdout
     assert "decode is the drawing of it" in printed.stdout
     assert "not in the sum" in printed.stdout
 
 
-def test_pipeline_tells_the_machine_and_no_rate_while_frames_are_dropped(
-    streamseg_here: Callable[..., Finished], tiny_engine: Path
+def test_pipeline_tells_the_slower_of_two_rounds_and_what_was_not_analysed(
+    streamseg_here: Callable[..., Finished], tiny_engine: Path, clip: Clips
 ) -> None:
-    common = ["--engine", tiny_engine, "--rounds", 1, "--stage-frames", 8]
-    done = streamseg_here("bench", "pipeline", "synthetic://street?size=160x96&frames=40", *common, "--json")
+    source = clip("h264", frames=40, width=160, height=96)
+    options = ["--engine", tiny_engine, "--stage-frames", 8, "--set", "streams[0].fps=12.5", "--rounds", 2]
+    done = streamseg_here("bench", "pipeline", source, *options, "--json")
     assert done.code == 0, done
     report = json.loads(done.stdout)
-    assert (report["frames"], report["dropped"]) == (40, {})
     assert report["machine"]["versions"]["python"]
     assert set(report["latency_ms"]) == {"p50", "p95", "p99"}
-    source = "synthetic://street?size=160x96&fps=60"
-    refused = streamseg_here("bench", "pipeline", source, *common, "--paced", "--seconds", 3, *TOO_SLOW)
-    assert refused.code == 1, refused
-    assert "no rate is reported while frames are lost" in refused.stderr
-
-
-def test_pipeline_tells_the_slower_of_two_rounds_and_what_was_not_analysed(
-    streamseg_here: Callable[..., Finished], tiny_engine: Path
-) -> None:
-    source = "synthetic://street?size=160x96&frames=40&fps=25"
-    common = ["--engine", tiny_engine, "--stage-frames", 8, "--set", "streams[0].fps=12.5"]
-    done = streamseg_here("bench", "pipeline", source, *common, "--rounds", 2, "--json")
-    assert done.code == 0, done
-    report = json.loads(done.stdout)
     assert report["fps"] == min(report["fps_rounds"])
     assert (report["frames"], report["dropped"], report["motion_skip"]) == (20, {"fps": 20}, False)
     assert "here every frame is analysed, but for 20 that the analysis rate left out" in pipeline.text(report)
     assert "here frames on which nothing moved go" in pipeline.text(report | {"motion_skip": True})
+
+
+def test_pipeline_tells_no_rate_while_frames_are_dropped(
+    streamseg_here: Callable[..., Finished], tiny_engine: Path
+) -> None:
+    options = ["--engine", tiny_engine, "--rounds", 1, "--stage-frames", 8, "--paced", "--seconds", 3]
+    refused = streamseg_here("bench", "pipeline", "synthetic://street?size=160x96&fps=60", *options, *TOO_SLOW)
+    assert refused.code == 1, refused
+    assert "no rate is reported while frames are lost" in refused.stderr
 
 
 def test_a_file_that_ends_before_its_time_is_measured_as_far_as_it_goes(clip: Clips, tiny_engine: Path) -> None:
