@@ -78,15 +78,14 @@ def fps(bundle: Bundle, path: str, network: Network, quality: int) -> float:
     socket = context.socket(zmq.PUB)
     socket.setsockopt(zmq.SNDHWM, 0)
     port = socket.bind_to_random_port("tcp://127.0.0.1")
-    try:
-        with sink(f"tcp://127.0.0.1:{port}") as subscriber:
-            time.sleep(0.5)  # a PUB socket cannot tell; it is what such a script would sleep
+    with sink(f"tcp://127.0.0.1:{port}") as subscriber:
+        try:
+            time.sleep(0.5)  # a PUB socket cannot tell who is there; it is what such a script would sleep
             _run(path, network, colours, quality, socket)
+        finally:  # before the subscriber is killed
             socket.close(5000)
             context.term()
-            arrived: list[int] = sorted(message[4] for message in taken(subscriber) if message[0] == "frame")
-    finally:
-        context.destroy(0)
+        arrived: list[int] = sorted(message[4] for message in taken(subscriber) if message[0] == "frame")
     return round((len(arrived) - 1) / ((arrived[-1] - arrived[0]) / 1e9), 1)
 
 

@@ -68,11 +68,8 @@ def main() -> None:
     context.term()
     # Parsed only now: while the measurement ran, both cores belonged to the pipeline.
     parsed = [(json.loads(header), at, size) for header, at, size in arrivals]
-    print(
-        json.dumps(
-            [[h["kind"], h["stream"], h["frame"], h["seq"], at, at - h["captured_ns"], size] for h, at, size in parsed]
-        )
-    )
+    told = [[h["kind"], h["stream"], h["frame"], h["seq"], at, at - h["captured_ns"], size] for h, at, size in parsed]
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":
