@@ -81,12 +81,13 @@ def bench_engine(
         streamseg bench engine street-edge --backend torch-cuda,tensorrt --batch 1,8,32 --smoothing off
         streamseg bench engine street-edge people-vehicles --smoothing off --threads 1,2 --plot engines.png --markdown
     """
+    from streamseg import drawing
     from streamseg.bench import engine as bench
     from streamseg.bench import plot as plots
     from streamseg.bench import told
 
     if plot is not None:
-        plots.check(plot)
+        drawing.check("--plot", plot, "engines.png")
 
     plan = bench.Plan(
         engines=tuple(engines or ["street-edge"]),
@@ -111,7 +112,7 @@ def bench_engine(
             print(told.above_gpu(report))
             table(gpu)
     if plot is not None:  # last: where it cannot be drawn, the numbers are told all the same
-        plots.save(plot, report)
+        plots.write_plot(plot, report)
 
 
 @bench_app.command("streams")
@@ -151,11 +152,11 @@ def bench_streams(
         streamseg bench streams gate-1080p.mp4 --p95-ms 80 --fps 30 --plot cameras.png
         streamseg bench streams --subscribe labels --set engine.backend=tensorrt
     """
-    from streamseg.bench import plot as plots
+    from streamseg import drawing
     from streamseg.bench import streams, streams_plot
 
     if plot is not None:
-        plots.check(plot)
+        drawing.check("--plot", plot, "engines.png")
     plan = streams.Plan(
         source=source,
         engine=engine,
@@ -177,7 +178,7 @@ def bench_streams(
         table(streams.table(report))
         print(streams.verdict(report))
     if plot is not None:  # last: where it cannot be written, the numbers are told all the same
-        streams_plot.save(plot, report)
+        streams_plot.write_plot(plot, report)
     if not report["cameras"]:
         raise typer.Exit(1)
 

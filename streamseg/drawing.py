@@ -1,12 +1,14 @@
-"""What the pictures of measurements share: text where it is wanted, and round ticks on an axis. No thread."""
+"""What the pictures of measurements share: text where it is wanted, round ticks on an axis, their files. No thread."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from streamseg.errors import ConfigError
 from streamseg.types import U8
 
 Colour = tuple[int, int, int]
@@ -47,3 +49,18 @@ def ticks(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
     return [step * i for i in range(math.ceil(low / step), math.floor(high / step * 1.001) + 1)]
+
+
+def check(option: str, path: Path, such: str) -> None:
+    """Raises ConfigError when no picture could be written there: before the measuring, not after."""
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ConfigError(f"{option} {path}: a picture's name is wanted, such as {such}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{option} {path}: there is no folder {path.parent}")
+
+
+def save(path: Path, canvas: U8) -> None:
+    """BGR, in the format that the name says. Raises OSError."""
+    done, coded = cv2.imencode(path.suffix, canvas)
+    assert done
+    path.write_bytes(coded.tobytes())

@@ -78,9 +78,9 @@ def evaluate(
         configs[mode] = configured("synthetic://street", [*(overrides or []), *skip], options)
     shown, ignored = (names.split(",") if names else [] for names in (foreground, ignore))
     if confusion is not None:
-        from streamseg.evaluation import matrix
+        from streamseg import drawing
 
-        matrix.check(confusion)
+        drawing.check("--confusion", confusion, "confusion.png")
         if len(configs) > 1:
             raise ConfigError("--confusion takes one way of smoothing")
     if len(data) > 1 or len(configs) > 1 or video or modes[0].endswith("+skip"):

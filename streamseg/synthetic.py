@@ -11,8 +11,8 @@ from typing import Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from streamseg.errors import ConfigError
-from streamseg.street.actors import cover, paint
 from streamseg.street.stage import Player, Stage
+from streamseg.street.view import cover, paint
 from streamseg.types import U8
 
 Pace = Literal["realtime", "max"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import tiny_engine as tiny
 import torch
-from processes import StreamsegCli
+from processes import Finished, StreamsegCli
 from typer.testing import CliRunner
 
 from streamseg.bench import told, torch_floor
@@ -60,10 +61,10 @@ def test_a_lane_runs_batches_of_as_many_streams(batched: BatchedProgram) -> None
 
 
 def test_batches_are_told_apart_and_a_backend_that_takes_none_says_so(
-    streamseg_cli: StreamsegCli, tiny_engine: Path
+    streamseg_here: Callable[..., Finished], tiny_engine: Path
 ) -> None:
     options = ["--size", "160x96", "--runs", 2, "--smoothing", "off"]
-    done = streamseg_cli("bench", "engine", tiny_engine, *options, "--batch", "1,8", "--json")
+    done = streamseg_here("bench", "engine", tiny_engine, *options, "--batch", "1,8", "--json")
     assert done.code == 0, done
     report = json.loads(done.stdout)
     assert [row["batch"] for row in report["results"]] == [1]
@@ -72,9 +73,9 @@ def test_batches_are_told_apart_and_a_backend_that_takes_none_says_so(
     assert "batches of 8" in combination
     assert "openvino takes one picture at a time; batches are for tensorrt, torch-cuda, torch-inductor" in why
     assert report["machine"]["versions"]["openvino"]
-    none = streamseg_cli("bench", "engine", tiny_engine, *options, "--batch", "8")
+    none = streamseg_here("bench", "engine", tiny_engine, *options, "--batch", "8")
     assert (none.code, "one picture at a time" in none.stderr) == (1, True)
-    wrong = streamseg_cli("bench", "engine", tiny_engine, "--batch", "0")
+    wrong = streamseg_here("bench", "engine", tiny_engine, "--batch", "0")
     assert (wrong.code, "--batch" in wrong.stderr) == (2, True)
 
 
@@ -187,17 +188,17 @@ def test_the_torch_loop_says_which_engines_it_cannot_run(bundle: Bundle) -> None
 
 
 def test_a_pipeline_is_told_beside_the_hand_written_loop(
-    streamseg_cli: StreamsegCli, tiny_engine: Path, tmp_path: Path
+    streamseg_here: Callable[..., Finished], tiny_engine: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "street.mp4"
-    made = streamseg_cli("bench", "clip", out, "--size", "320x180", "--seconds", 2)
+    made = streamseg_here("bench", "clip", out, "--size", "320x180", "--seconds", 2)
     assert (made.code, "320x180, 25 FPS" in made.stdout) == (0, True), made
     options = ["--engine", tiny_engine, "--rounds", 1, "--stage-frames", 8, "--baseline"]
-    done = streamseg_cli("bench", "pipeline", out, *options)
+    done = streamseg_here("bench", "pipeline", out, *options)
     assert done.code == 0, done
     assert "50 frames" in done.stdout
     assert "hand-written loop, ONNX Runtime fp32" in done.stdout
-    refused = streamseg_cli("bench", "pipeline", "synthetic://street?frames=20", *options)
+    refused = streamseg_here("bench", "pipeline", "synthetic://street?frames=20", *options)
     assert (refused.code, "bench clip" in refused.stderr) == (2, True)
 
 
@@ -232,16 +233,18 @@ def test_a_gpu_is_measured_with_and_without_transfers_and_beside_its_floor(strea
     assert report["gpu"]["memory_used_mb"] > 0
 
 
-def test_an_untrained_engine_is_written_to_measure_an_architecture(streamseg_cli: StreamsegCli, tmp_path: Path) -> None:
+def test_an_untrained_engine_is_written_to_measure_an_architecture(
+    streamseg_here: Callable[..., Finished], tmp_path: Path
+) -> None:
     out = tmp_path / "fast"
-    done = streamseg_cli("bench", "network", "fast-scnn", out, "--size", "128x64", "--classes", 5)
+    done = streamseg_here("bench", "network", "fast-scnn", out, "--size", "128x64", "--classes", 5)
     assert done.code == 0, done
     assert "GMAC at 128x64" in done.stdout
     made = find(str(out))
     assert (len(made.classes), made.manifest.input.width) == (5, 128)
-    measured = streamseg_cli("bench", "engine", out, "--size", "128x64", "--runs", 2, "--smoothing", "off", "--json")
+    measured = streamseg_here("bench", "engine", out, "--size", "128x64", "--runs", 2, "--smoothing", "off", "--json")
     assert json.loads(measured.stdout)["results"][0]["size"] == "128x64"
-    again = streamseg_cli("bench", "network", "fast-scnn", out)
+    again = streamseg_here("bench", "network", "fast-scnn", out)
     assert (again.code, "already" in again.stderr) == (2, True)
-    unknown = streamseg_cli("bench", "network", "fastest", tmp_path / "other")
+    unknown = streamseg_here("bench", "network", "fastest", tmp_path / "other")
     assert (unknown.code, "fast-scnn" in unknown.stderr) == (2, True)

@@ -131,7 +131,7 @@ def test_the_plot_shows_measured_accuracies_at_the_fewest_threads(tmp_path: Path
     assert points["ours"].ms == single["median_ms"]
     (of_four,) = plot.points({"results": [single | {"batch": 4, "median_ms": 8.0}]})
     assert (of_four.ms, of_four.detail.endswith("4 at once")) == (2.0, True)
-    plot.save(tmp_path / "plot.png", report)
+    plot.write_plot(tmp_path / "plot.png", report)
     assert cv2.imread(str(tmp_path / "plot.png")) is not None
     assert len(told.table(report)) == 6
 

@@ -100,13 +100,13 @@ def test_without_nvidia_smi_there_is_none(tmp_path: Path, monkeypatch: pytest.Mo
     assert machine.gpus() == []
     with machine.watching() as seen:
         pass
-    assert not seen
+    assert seen.report() == {}
 
 
 def test_a_run_is_watched_for_heat_power_and_memory(smi: Path) -> None:
     loop = f"case \"$*\" in *loop-ms*) while :; do echo '{H200}'; echo '{HOT}'; echo '{IDLE}'; sleep 0.05; done;; esac"
     installed(smi, loop)
-    with machine.watching(every_ms=50) as seen:
+    with machine.watching() as seen:
         deadline = time.monotonic() + 10
         while not seen.report().get("held_back"):
             assert time.monotonic() < deadline

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,15 +19,14 @@ import pytest
 import zmq
 from clips import Clips, read_number
 from daemon import StartServer
-from processes import StreamsegCli
+from processes import Finished, StreamsegCli
 from reading import until
 
 from streamseg.bench import clip as camera
 from streamseg.bench import load, pipeline, streams, trial
 from streamseg.bench.load import Load, Reading
 from streamseg.bench.percentiles import percentiles
-from streamseg.bench.search import most
-from streamseg.bench.subscriber import sink
+from streamseg.bench.sink import sink, taken
 from streamseg.bench.trial import Trial
 from streamseg.errors import ConfigError
 from streamseg.ingest.frames import file_frames
@@ -51,7 +51,7 @@ def test_the_most_is_found_and_nothing_is_asked_twice(true_most: int, limit: int
         asked.append(n)
         return n <= true_most
 
-    assert most(holds, limit) == min(true_most, limit)
+    assert streams._most(holds, limit) == min(true_most, limit)
     assert len(asked) == len(set(asked))
     assert all(1 <= n <= limit for n in asked)
     assert len(asked) <= 2 * max(1, min(true_most, limit)).bit_length() + 1
@@ -166,10 +166,12 @@ def test_what_has_no_pictures_cannot_be_played(kind: str, error: Any, clip: Clip
 # The commands
 
 
-def test_streams_counts_cameras_and_tells_every_step(streamseg_cli: StreamsegCli, tiny_engine: Path) -> None:
+def test_streams_counts_cameras_and_tells_every_step(
+    streamseg_here: Callable[..., Finished], tiny_engine: Path
+) -> None:
     source = "synthetic://street?size=160x96"
     picture = tiny_engine.parent / "cameras.png"
-    done = streamseg_cli("bench", "streams", source, "--engine", tiny_engine, *SHORT, "--plot", picture, "--json")
+    done = streamseg_here("bench", "streams", source, "--engine", tiny_engine, *SHORT, "--plot", picture, "--json")
     assert done.code == 0, done
     report = json.loads(done.stdout)
     assert report["cameras"] == 2
@@ -188,10 +190,10 @@ def test_streams_counts_cameras_and_tells_every_step(streamseg_cli: StreamsegCli
 
 
 def test_streams_tells_no_rate_and_ends_with_1_where_one_camera_is_too_much(
-    streamseg_cli: StreamsegCli, tiny_engine: Path, clip: Clips
+    streamseg_here: Callable[..., Finished], tiny_engine: Path, clip: Clips
 ) -> None:
     options = ["--fps", 240, "--seconds", 1, "--warm-up", 0.5, "--max", 4, *TOO_SLOW]
-    done = streamseg_cli("bench", "streams", clip("h264", frames=10), "--engine", tiny_engine, *options)
+    done = streamseg_here("bench", "streams", clip("h264", frames=10), "--engine", tiny_engine, *options)
     assert done.code == 1, done
     assert "not one camera holds a p95 of 100 ms: dropped" in done.stdout
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("1 ")]
@@ -200,9 +202,11 @@ def test_streams_tells_no_rate_and_ends_with_1_where_one_camera_is_too_much(
     assert "no: dropped" in row
 
 
-def test_streams_subscribes_to_what_it_is_told_to(streamseg_cli: StreamsegCli, tiny_engine: Path, clip: Clips) -> None:
+def test_streams_subscribes_to_what_it_is_told_to(
+    streamseg_here: Callable[..., Finished], tiny_engine: Path, clip: Clips
+) -> None:
     options = ["--engine", tiny_engine, "--subscribe", "labels", "--watched", 1, *SHORT]
-    done = streamseg_cli("bench", "streams", clip("h264", frames=10), *options)
+    done = streamseg_here("bench", "streams", clip("h264", frames=10), *options)
     assert done.code == 0, done
     for words in ("overlay off, JPEG off, motion skip off", "labels of 1 of the cameras", "2 FPS", "openvino"):
         assert words in done.stdout
@@ -214,11 +218,11 @@ def test_streams_subscribes_to_what_it_is_told_to(streamseg_cli: StreamsegCli, t
 
 @pytest.mark.apt("gst-rtsp-server")
 def test_a_camera_is_connected_to_as_often_as_it_is_counted(
-    streamseg_cli: StreamsegCli, tiny_engine: Path, rtsp_server: StartServer, clip: Clips
+    streamseg_here: Callable[..., Finished], tiny_engine: Path, rtsp_server: StartServer, clip: Clips
 ) -> None:
     server = rtsp_server(clip("h264", frames=400, fps=5, width=320, height=180))
     options = ["--engine", tiny_engine, "--seconds", 2, "--warm-up", 0.5, "--max", 2, "--p95-ms", 5000, "--json"]
-    done = streamseg_cli("bench", "streams", server.url(), *options)
+    done = streamseg_here("bench", "streams", server.url(), *options)
     assert done.code == 0, done
     report = json.loads(done.stdout)
     assert (report["cameras"], report["source"]) == (2, server.url())
@@ -248,21 +252,25 @@ def connected(pid: int) -> bool:
     return len(talking) == 2
 
 
-def test_streams_says_what_cannot_be_measured(streamseg_cli: StreamsegCli, clip: Clips, tiny_engine: Path) -> None:
+def test_streams_says_what_cannot_be_measured(
+    streamseg_here: Callable[..., Finished], clip: Clips, tiny_engine: Path
+) -> None:
     for arguments, words in (
         (["--subscribe", "frame,nothing"], "--subscribe"),
         (["--plot", "cameras.txt"], "--plot"),
         (["--engine", "nowhere"], "nowhere"),
         (["rtsp://127.0.0.1:9/x", "--fps", "10", "--engine", tiny_engine], "--fps"),
     ):
-        done = streamseg_cli("bench", "streams", *arguments)
+        done = streamseg_here("bench", "streams", *arguments)
         assert done.code == 2, done
         assert words in done.stderr.splitlines()[-1]
 
 
-def test_stages_are_measured_each_alone(streamseg_cli: StreamsegCli, tiny_engine: Path) -> None:
-    source = "synthetic://street?size=160x96"
-    done = streamseg_cli("bench", "stages", f"{source}&frames=30", "--engine", tiny_engine, "--json")
+def test_stages_are_measured_each_alone(
+    streamseg_here: Callable[..., Finished], tiny_engine: Path, clip: Clips
+) -> None:
+    file = clip("h264", frames=30, width=160, height=96)
+    done = streamseg_here("bench", "stages", file, "--engine", tiny_engine, "--json")
     assert done.code == 0, done
     report = json.loads(done.stdout)
     assert (report["frames"], report["engine"]["size"]) == (22, "160x96"), "the first eight warm up"
@@ -274,41 +282,37 @@ def test_stages_are_measured_each_alone(streamseg_cli: StreamsegCli, tiny_engine
     on_the_way = [each["cpu_ms"] for name, each in report["stages"].items() if name not in ("gate", "mask")]
     assert report["sum_cpu_ms"] == pytest.approx(sum(on_the_way), abs=0.01)
     assert {"date", "cpu", "cores", "versions", "gpus", "load"} <= set(report["machine"])
-    printed = streamseg_cli("bench", "stages", source, "--engine", tiny_engine, "--frames", 3)
+    street = "synthetic://street?size=160x96"
+    printed = streamseg_here("bench", "stages", street, "--engine", tiny_engine, "--frames", 3)
     assert printed.code == 0, printed
     assert ", 3 frames, " in printed.stdout
     assert "decode is the drawing of it" in printed.stdout
     assert "not in the sum" in printed.stdout
 
 
-def test_pipeline_tells_the_machine_and_no_rate_while_frames_are_dropped(
-    streamseg_cli: StreamsegCli, tiny_engine: Path
+def test_pipeline_tells_the_slower_of_two_rounds_and_what_was_not_analysed(
+    streamseg_here: Callable[..., Finished], tiny_engine: Path, clip: Clips
 ) -> None:
-    common = ["--engine", tiny_engine, "--rounds", 1, "--stage-frames", 8]
-    done = streamseg_cli("bench", "pipeline", "synthetic://street?size=160x96&frames=40", *common, "--json")
+    source = clip("h264", frames=40, width=160, height=96)
+    options = ["--engine", tiny_engine, "--stage-frames", 8, "--set", "streams[0].fps=12.5", "--rounds", 2]
+    done = streamseg_here("bench", "pipeline", source, *options, "--json")
     assert done.code == 0, done
     report = json.loads(done.stdout)
-    assert (report["frames"], report["dropped"]) == (40, {})
     assert report["machine"]["versions"]["python"]
     assert set(report["latency_ms"]) == {"p50", "p95", "p99"}
-    source = "synthetic://street?size=160x96&fps=60"
-    refused = streamseg_cli("bench", "pipeline", source, *common, "--paced", "--seconds", 3, *TOO_SLOW)
-    assert refused.code == 1, refused
-    assert "no rate is reported while frames are lost" in refused.stderr
-
-
-def test_pipeline_tells_the_slower_of_two_rounds_and_what_was_not_analysed(
-    streamseg_cli: StreamsegCli, tiny_engine: Path
-) -> None:
-    source = "synthetic://street?size=160x96&frames=40&fps=25"
-    common = ["--engine", tiny_engine, "--stage-frames", 8, "--set", "streams[0].fps=12.5"]
-    done = streamseg_cli("bench", "pipeline", source, *common, "--rounds", 2, "--json")
-    assert done.code == 0, done
-    report = json.loads(done.stdout)
     assert report["fps"] == min(report["fps_rounds"])
     assert (report["frames"], report["dropped"], report["motion_skip"]) == (20, {"fps": 20}, False)
     assert "here every frame is analysed, but for 20 that the analysis rate left out" in pipeline.text(report)
     assert "here frames on which nothing moved go" in pipeline.text(report | {"motion_skip": True})
+
+
+def test_pipeline_tells_no_rate_while_frames_are_dropped(
+    streamseg_here: Callable[..., Finished], tiny_engine: Path
+) -> None:
+    options = ["--engine", tiny_engine, "--rounds", 1, "--stage-frames", 8, "--paced", "--seconds", 3]
+    refused = streamseg_here("bench", "pipeline", "synthetic://street?size=160x96&fps=60", *options, *TOO_SLOW)
+    assert refused.code == 1, refused
+    assert "no rate is reported while frames are lost" in refused.stderr
 
 
 def test_a_file_that_ends_before_its_time_is_measured_as_far_as_it_goes(clip: Clips, tiny_engine: Path) -> None:
@@ -332,16 +336,16 @@ def test_a_subscriber_that_gets_no_time_loses_none_of_the_last_messages() -> Non
             assert socket.poll(20_000)
             socket.recv()
         for each in sinks:
-            os.kill(each._process.pid, signal.SIGSTOP)
+            os.kill(each.pid, signal.SIGSTOP)
         for _ in range(20):
             socket.send_multipart([b"labels/gate/", header, b""])
         socket.close(-1)
         context.term()  # all of it lies in the connections' buffers
         pool = stack.enter_context(ThreadPoolExecutor())
-        reports = [pool.submit(each.report) for each in sinks]
+        reports = [pool.submit(taken, each) for each in sinks]
         for each in sinks:
-            os.kill(each._process.pid, signal.SIGCONT)
-        assert [len(report.result()["messages"]) for report in reports] == [20] * 5
+            os.kill(each.pid, signal.SIGCONT)
+        assert [len(report.result()) for report in reports] == [20] * 5
 
 
 def test_several_subscribers_share_the_cameras(clip: Clips, tiny_engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

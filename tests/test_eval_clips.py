@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny_engine as tiny
 from clips import Clips
-from processes import Finished, StreamsegCli
+from processes import Finished
 
 FRAMES, WIDTH, HEIGHT = 24, 160, 120
 GROUND, SQUARE, VOID = tiny.NAMES.index("ground"), tiny.NAMES.index("square"), 255
@@ -128,9 +128,9 @@ def test_a_mask_of_moving_objects_is_truth_for_the_classes_named(
 
 
 def test_the_table_names_every_mode_and_measure(
-    streamseg_cli: StreamsegCli, tiny_engine: Path, labelled: Callable[..., Path]
+    streamseg_here: Callable[..., Finished], tiny_engine: Path, labelled: Callable[..., Path]
 ) -> None:
-    done = streamseg_cli("eval", tiny_engine, labelled(), "--smoothing", "off,average")
+    done = streamseg_here("eval", tiny_engine, labelled(), "--smoothing", "off,average")
     assert done.code == 0, done
     for word in ("off", "average - off", "flicker", "mVC16", "moving recall", "points"):
         assert word in done.stdout
@@ -170,6 +170,14 @@ def test_without_truth_the_video_has_three_panels(
     assert compared["mean"]["off"].keys() == {"inferred", "changed"}
     frames = decoded(tmp_path / "seen.mkv")
     assert (len(frames), frames[0][1].shape) == (12, (240, 3 * 320, 3))
+
+
+def test_a_way_of_smoothing_that_is_the_engines_own_too_is_run_and_shown_once(
+    report: Callable[..., dict[str, Any]], clip: Clips, tmp_path: Path
+) -> None:
+    compared = report(clip("h264", frames=12), "--video", tmp_path / "seen.mkv", "--set", "smoothing.mode=off")
+    assert compared["modes"] == ["off"]
+    assert decoded(tmp_path / "seen.mkv")[0][1].shape == (240, 2 * 320, 3)
 
 
 # What is wrong
@@ -217,10 +225,12 @@ def test_what_cannot_be_measured_is_said_in_one_line(
 # The engine's benchmark
 
 
-def test_bench_engine_measures_every_combination_and_its_parts(streamseg_cli: StreamsegCli, tiny_engine: Path) -> None:
+def test_bench_engine_measures_every_combination_and_its_parts(
+    streamseg_here: Callable[..., Finished], tiny_engine: Path
+) -> None:
     size = ["--size", "160x96", "--runs", 12]
     options = ["--backend", "openvino,torch", "--precision", "fp32", "--threads", "1,2", "--smoothing", "off,average"]
-    done = streamseg_cli("bench", "engine", tiny_engine, *size, *options, "--json")
+    done = streamseg_here("bench", "engine", tiny_engine, *size, *options, "--json")
     assert done.code == 0, done
     measured = json.loads(done.stdout)
     assert measured["runs"] == 12

@@ -260,24 +260,11 @@ def test_a_size_that_the_engine_does_not_take_is_told_with_those_that_it_does(
 ) -> None:
     out = tmp_path / "labels.npz"
     done = streamseg_here("eval", "street-edge", predicted[0], "--save-labels", out, "--size", "100x100")
-    assert (
-        done.code,
-        "street-edge@" in done.stderr,
-        "takes sides in multiples of 8, not 100x100: " in done.stderr,
-    ) == (
-        1,
-        True,
-        True,
-    )
+    assert done.code == 1, done
+    assert re.search(r"street-edge@.* takes sides in multiples of 8, not 100x100: ", done.stderr)
     for size in ("100", "100x16", "128x64x5"):
         done = streamseg_here("eval", "street-edge", predicted[0], "--size", size)
         assert (done.code, f"--size '{size}': WIDTHxHEIGHT is wanted" in done.stderr) == (2, True)
-
-
-def spoil(path: Path, data: bytes | None) -> None:
-    path.unlink()
-    if data is not None:
-        path.write_bytes(data)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +279,9 @@ def test_a_picture_or_its_annotation_that_is_not_there_is_named(
     file: str, data: bytes | None, said: str, tiny_engine: Path, folder: Callable[..., Path]
 ) -> None:
     root = folder()
-    spoil(root / file, data)
+    (root / file).unlink()
+    if data is not None:
+        (root / file).write_bytes(data)
     with pytest.raises(ConfigError, match=said):
         run(tiny_engine, root)
 
@@ -327,22 +316,18 @@ def test_an_empty_folder_and_a_wrong_path_are_told(tiny_engine: Path, tmp_path: 
         ({"maps": np.zeros((6, 96, 160), np.uint8)}, "not the labels of a clip"),
         ({"labels": np.zeros((6, 96, 160), np.float32)}, r"float32 .*expected uint8"),
         ({"labels": np.zeros((96, 160), np.uint8)}, r"expected uint8 \[F, H, W\]"),
+        (b"PK\x03\x04 cut short", "not the labels of a clip"),
     ],
 )
 def test_labels_of_a_clip_that_do_not_fit_are_told(
-    arrays: dict[str, Any] | None, said: str, tiny_engine: Path, predicted: tuple[Path, U8], tmp_path: Path
+    arrays: dict[str, Any] | bytes | None, said: str, tiny_engine: Path, predicted: tuple[Path, U8], tmp_path: Path
 ) -> None:
     clip = shutil.copy(predicted[0], tmp_path / "clip.mp4")
-    if arrays is not None:
+    if isinstance(arrays, bytes):
+        (tmp_path / "clip.npz").write_bytes(arrays)
+    elif arrays is not None:
         np.savez(tmp_path / "clip.npz", **arrays)
     with pytest.raises(ConfigError, match=said):
-        run(tiny_engine, clip)
-
-
-def test_a_damaged_npz_is_told(tiny_engine: Path, predicted: tuple[Path, U8], tmp_path: Path) -> None:
-    clip = shutil.copy(predicted[0], tmp_path / "clip.mp4")
-    clip.with_suffix(".npz").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(ConfigError, match="not the labels of a clip"):
         run(tiny_engine, clip)
 
 

@@ -88,11 +88,11 @@ VARIANTS = {
 @pytest.mark.parametrize("foreign", VARIANTS.values(), ids=VARIANTS)
 def test_an_imported_model_answers_what_it_answers_by_itself(foreign: Foreign, bring: Bring, tmp_path: Path) -> None:
     bundle = bring(foreign.write(tmp_path), *foreign.options)
-    for seed in (0, 1):
-        mine, theirs = answer(bundle, picture(seed)), own(foreign, picture(seed))
-        assert mine.shape == (HEIGHT, WIDTH)
-        assert (mine == theirs).mean() > (0.94 if foreign.coarse else 0.995)
-        assert len(np.unique(theirs)) == 4
+    rgb = picture(1)  # another one than it was brought in with
+    mine, theirs = answer(bundle, rgb), own(foreign, rgb)
+    assert mine.shape == (HEIGHT, WIDTH)
+    assert (mine == theirs).mean() > (0.94 if foreign.coarse else 0.995)
+    assert len(np.unique(theirs)) == 4
     assert (bundle.path / "proof.jpg").stat().st_size > 1000
     assert (bundle.path / "README.md").is_file()
 

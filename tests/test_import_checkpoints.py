@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError, EngineError
 from streamseg.evaluation.accuracy import Confusion
 from streamseg.importing import checkpoint
-from streamseg.models import ARCHITECTURES, build
+from streamseg.models import build
 
 
 def saved(folder: Path, architecture: str, classes: int = 5, **wrap: Any) -> Path:
@@ -29,17 +30,6 @@ def saved(folder: Path, architecture: str, classes: int = 5, **wrap: Any) -> Pat
     return path
 
 
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_a_saved_network_is_taken_weight_by_weight(architecture: str, tmp_path: Path) -> None:
-    loaded = checkpoint.load(saved(tmp_path, architecture), architecture, 5)
-    torch.manual_seed(0)
-    ours, theirs = build(architecture, 5).state_dict(), loaded.model.state_dict()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-    assert loaded.notes["weights"].startswith(f"{len(ours)} of {len(ours)} tensors")
-    assert (loaded.notes["missing"], loaded.notes["unused"]) == ("none", "none")
-
-
 # One of each stride of the logits: 1, 2, 4 and 8; the last with pixels normalised in its own way. That every other one
 # answers the same when it is exported is tested with the architectures.
 @pytest.mark.parametrize("architecture", ["unet", "street", "edge", "bisenetv2"])
@@ -48,6 +38,8 @@ def test_a_saved_network_comes_back_as_an_engine(architecture: str, bring: Bring
     bundle = bring(path, "--architecture", architecture, "--classes", "a,b,c,d,e", "--size", "160x96")
     torch.manual_seed(0)
     model = build(architecture, 5).eval()
+    count = len(model.state_dict())
+    assert re.search(rf"{count} of {count} tensors .*\n *missing: +none\n *unused: +none", bring.output), bring.output
     rgb = picture()
     entry = bundle.manifest.input
     x = (rgb / 255.0 - np.array(entry.mean)) / np.array(entry.std)

@@ -16,7 +16,7 @@ import small_network
 import tiny_engine
 from clips import Clips
 from onnx import TensorProto, numpy_helper
-from processes import Finished, StreamsegCli
+from processes import Finished
 from stills import frame
 from tiny_engine import COLOURS
 
@@ -342,13 +342,13 @@ def test_auto_does_not_even_try_int8_that_loses_too_much(
 
 
 def test_the_daemon_takes_int8_from_its_configuration(
-    streamseg_cli: StreamsegCli, built: Built, tmp_path: Path
+    streamseg_here: Callable[..., Finished], built: Built, tmp_path: Path
 ) -> None:
     config = tmp_path / "cameras.yaml"
     config.write_text(
         f"streams: [{{source: 'synthetic://street?size=160x96'}}]\n"
         f"engine: {{name: {built.bundle.path}, precision: int8}}\n"
     )
-    done = streamseg_cli("check", config)
+    done = streamseg_here("check", config)
     assert done.code == 0, done.stderr
     assert built.bundle.int8_identity in done.stdout

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -74,18 +75,21 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(name: str, file: Path) -> Iterator[str]:
+@cache
+def imports(name: str, file: Path) -> list[str]:
     """Every module that `file` imports, at its top or inside a function, under its absolute name."""
     package = ["streamseg", *name.split(".")]
     if file.name != "__init__.py":
         package.pop()
+    found: list[str] = []
     for node in running(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             origin = ".".join([*base, *([node.module] if node.module else [])])
-            yield from (f"{origin}.{alias.name}" for alias in node.names)
+            found += [f"{origin}.{alias.name}" for alias in node.names]
+    return found
 
 
 def running(node: ast.AST) -> Iterator[ast.AST]:

@@ -245,8 +245,3 @@ def test_the_same_truth_gives_the_same_objects_whatever_was_predicted() -> None:
     boxes = [NOTHING, *(scene(3 * step - 10) | scene(50 - 4 * step) for step in range(20)), *[NOTHING] * 2]
     seen, missed = entries_of(boxes, boxes).entries, entries_of(boxes, [NOTHING] * len(boxes)).entries
     assert [(e.class_id, e.entered, e.seen) for e in seen] == [(e.class_id, e.entered, e.seen) for e in missed]
-
-
-def test_nothing_at_all_is_no_entry() -> None:
-    assert Entries(2).entries == []
-    assert math.isnan(mean_lag([]))

@@ -19,7 +19,7 @@ import onnxruntime
 import pytest
 import torch
 from processes import Finished
-from shapes import CLASSES, drawn, labelled, write
+from shapes import CLASSES, classes, drawn, labelled, write
 
 from streamseg import synthetic
 from streamseg.engine.bundle import Bundle
@@ -113,12 +113,15 @@ def test_resuming_where_nothing_was_started_or_another_network_was_is_refused(fo
     with pytest.raises(ConfigError, match="nothing to resume"):
         train(recipe, out=tmp_path / "run", resume=True)
     train(recipe, out=tmp_path / "run", threads=1)
-    fewer = write(tmp_path / "two.yaml", folder, classes=[{"name": n, "colour": [0, 0, 0]} for n in CLASSES[:2]])
-    with pytest.raises(ConfigError, match=r"checkpoint\.pt is of the classes ground, box, disc, not ground, box;"):
-        train(fewer, out=tmp_path / "run", resume=True)
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    for names in (("ground", "box"), ("box", "ground", "disc")):  # in another order there are as many
+        told = rf"checkpoint\.pt is of the classes ground, box, disc, not {', '.join(names)}; .*--no-resume"
+        with pytest.raises(ConfigError, match=told):
+            train(write(tmp_path / "r.yaml", folder, classes=classes(*names)), out=tmp_path / "run", resume=True)
     other = write(tmp_path / "other.yaml", folder, architecture="tiny")
     with pytest.raises(ConfigError, match=r"checkpoint\.pt does not fit this recipe .*start anew with --no-resume"):
         train(other, out=tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -174,7 +177,7 @@ def sets(*shares: float) -> tuple[Pictures, ...]:
 
 def small(**changes: Any) -> Recipe:
     base: dict[str, Any] = {"name": "tiny", "licence": "none", "data": "none", "crop": [96, 64], "batch": 4}
-    base["classes"] = [{"name": n, "colour": [0, 0, 0]} for n in CLASSES]
+    base["classes"] = classes(*CLASSES)
     base["datasets"] = [{"kind": "synthetic", "pictures": 1}]
     return Recipe.model_validate(base | changes)
 
@@ -230,13 +233,15 @@ def test_a_batch_without_one_labelled_pixel_teaches_nothing() -> None:
 
 def test_streets_are_drawn_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    source = Synthetic(kind="synthetic", pictures=4, width=128, height=96)
+    source = Synthetic(kind="synthetic", pictures=2, width=128, height=96)
     drawn_now = load(source, synthetic.CLASSES, None, tmp_path)
     (kept,) = (tmp_path / "streamseg" / "streets").iterdir()
     stamp = os.stat(kept).st_mtime_ns
     again = load(source, synthetic.CLASSES, None, tmp_path)
     assert os.stat(kept).st_mtime_ns == stamp
     np.testing.assert_array_equal(np.stack(drawn_now.rgb), np.stack(again.rgb))
+    kept.write_bytes(kept.read_bytes()[:1000])
+    np.testing.assert_array_equal(load(source, synthetic.CLASSES, None, tmp_path).labels[1], again.labels[1])
 
 
 @pytest.mark.shared

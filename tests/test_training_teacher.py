@@ -86,6 +86,11 @@ def test_the_teacher_is_asked_once_about_each_picture(tiny_engine: Path, own_cac
     assert stamps.items() <= now.items()
     taught(unlabelled(2), Distill(engine=str(tiny_engine), temperature=2), tiny.NAMES, tmp_path)
     assert len(list(own_cache.rglob("*.npy"))) == 5  # another question
+    for file in now:
+        file.write_bytes(b"")
+    damaged = taught(unlabelled(1), how, tiny.NAMES, tmp_path)
+    assert damaged.soft is not None
+    np.testing.assert_array_equal(damaged.soft, first.soft[:1])
 
 
 def test_mirrored_and_scaled_views_of_a_teacher_lie_on_top_of_each_other(tiny_engine: Path) -> None:

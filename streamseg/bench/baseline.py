@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import zmq
 
+from streamseg.bench.sink import sink, taken
 from streamseg.engine.bundle import Bundle
 from streamseg.types import U8
 
@@ -67,50 +67,43 @@ class OnnxNetwork:
         return inputs
 
 
-class Baseline:
-    """`open`, `run`, `close`; all libraries at their own defaults, as a first version would leave them."""
+def fps(bundle: Bundle, path: str, network: Network, quality: int) -> float:
+    """Of the loop over a whole file, as a subscriber in another process sees it. All libraries are at their own
+    defaults, as a first version would leave them."""
+    network.open()
+    colours = np.zeros((256, 3), np.uint8)
+    for each in bundle.classes:
+        colours[each.id] = each.colour[::-1]
+    context = zmq.Context()
+    socket = context.socket(zmq.PUB)
+    socket.setsockopt(zmq.SNDHWM, 0)
+    port = socket.bind_to_random_port("tcp://127.0.0.1")
+    with sink(f"tcp://127.0.0.1:{port}") as subscriber:
+        try:
+            time.sleep(0.5)  # a PUB socket cannot tell who is there; it is what such a script would sleep
+            _run(path, network, colours, quality, socket)
+        finally:  # before the subscriber is killed
+            socket.close(5000)
+            context.term()
+        arrived: list[int] = sorted(message[4] for message in taken(subscriber) if message[0] == "frame")
+    return round((len(arrived) - 1) / ((arrived[-1] - arrived[0]) / 1e9), 1)
 
-    def __init__(self, bundle: Bundle, path: str, network: Network, quality: int) -> None:
-        self._bundle, self._path, self._network, self._quality = bundle, path, network, quality
 
-    def open(self) -> str:
-        self._network.open()
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.PUB)
-        self._socket.setsockopt(zmq.SNDHWM, 0)
-        port = self._socket.bind_to_random_port("tcp://127.0.0.1")
-        self._colours = np.zeros((256, 3), np.uint8)
-        for each in self._bundle.classes:
-            self._colours[each.id] = each.colour[::-1]
-        return f"tcp://127.0.0.1:{port}"
-
-    def run(self, frames: int, connected: Callable[[], None]) -> int:
-        """Processes up to `frames` frames; returns how many."""
-        connected()
-        capture = cv2.VideoCapture(self._path)
-        done = 0
-        while done < frames:
-            arrived_ns = time.time_ns()
-            good, picture = capture.read()
-            if not good:
-                break
-            labels = self._network.labels(np.asarray(picture, np.uint8))
-            colour = cv2.resize(self._colours[labels], picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-            jpeg = cv2.imencode(
-                ".jpg", cv2.addWeighted(picture, 0.5, colour, 0.5, 0), [cv2.IMWRITE_JPEG_QUALITY, self._quality]
-            )[1]
-            header = {"stream": "baseline", "frame": done, "seq": done, "captured_ns": arrived_ns}
-            for kind, payload in (("frame", jpeg.tobytes()), ("labels", zlib.compress(labels.tobytes(), 1))):
-                head = json.dumps(header | {"kind": kind, "published_ns": time.time_ns()}).encode()
-                self._socket.send_multipart([f"{kind}/baseline/".encode(), head, payload])
-            done += 1
-        capture.release()
-        return done
-
-    def wait_for_subscriber(self) -> None:
-        """A PUB socket cannot tell; half a second is what such a script would sleep."""
-        time.sleep(0.5)
-
-    def close(self) -> None:
-        self._socket.close(5000)
-        self._context.term()
+def _run(path: str, network: Network, colours: U8, quality: int, socket: zmq.Socket[bytes]) -> None:
+    capture = cv2.VideoCapture(path)
+    number = 0
+    while True:
+        arrived_ns = time.time_ns()
+        good, picture = capture.read()
+        if not good:
+            break
+        labels = network.labels(np.asarray(picture, np.uint8))
+        colour = cv2.resize(colours[labels], picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        blend = cv2.addWeighted(picture, 0.5, colour, 0.5, 0)
+        jpeg = cv2.imencode(".jpg", blend, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        header = {"stream": "baseline", "frame": number, "seq": number, "captured_ns": arrived_ns}
+        for kind, payload in (("frame", jpeg.tobytes()), ("labels", zlib.compress(labels.tobytes(), 1))):
+            head = json.dumps(header | {"kind": kind, "published_ns": time.time_ns()}).encode()
+            socket.send_multipart([f"{kind}/baseline/".encode(), head, payload])
+        number += 1
+    capture.release()

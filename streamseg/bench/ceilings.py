@@ -6,27 +6,19 @@ from __future__ import annotations
 import logging
 import statistics
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from streamseg.bench.percentiles import percentiles
 from streamseg.engine import complexity, program
-from streamseg.engine.backends import Program
 from streamseg.engine.bundle import Bundle
 from streamseg.errors import EngineError
 from streamseg.types import Precision
 
 if TYPE_CHECKING:
+    from streamseg.bench.engine import Lane
     from streamseg.bench.torch_floor import Ceiling
 
 log = logging.getLogger("streamseg")
-
-
-class Measured(Protocol):
-    """A program, and the rate at which batches went through it while others were under way."""
-
-    program: Program
-    batch: int
-    ahead_frames_s: float | None
 
 
 class Ceilings:
@@ -36,7 +28,7 @@ class Ceilings:
         self._known: dict[str, Ceiling] = {}
 
     def compared(
-        self, lane: Measured, precision: Precision, bundle: Bundle, size: tuple[int, int], runs: int
+        self, lane: Lane, precision: Precision, bundle: Bundle, size: tuple[int, int], runs: int
     ) -> dict[str, Any]:
         """Of a batch on a GPU: `work_ms` p50, p95 and p99 without transfers, `kernels_ms` the sum of its kernels,
         `ahead_ms` with transfers, batches overlapping; `floor_ms` what the device could not undercut, None where the

@@ -8,10 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import product
 from typing import Any, get_args
-
-import cv2
 
 from streamseg.bench import machine
 from streamseg.bench.ceilings import Ceilings
@@ -63,22 +62,18 @@ def run(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     results: list[dict[str, Any]] = []
     failed: dict[str, EngineError] = {}
     facts, ceilings = machine.facts(), Ceilings()
-    threads_before = cv2.getNumThreads()
     chosen = product(plan.engines, plan.backends, plan.precisions, plan.threads, plan.batches)
-    try:
-        with machine.watching() as gpu:
-            for name, backend, precision, threads, batch in chosen:
-                combination = f"{name}, {backend}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
-                combination += f", batches of {batch}" if batch > 1 else ""
-                say(combination)
-                cv2.setNumThreads(threads)
-                try:
+    with machine.watching() as gpu:
+        for name, backend, precision, threads, batch in chosen:
+            combination = f"{name}, {backend}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
+            combination += f", batches of {batch}" if batch > 1 else ""
+            say(combination)
+            try:
+                with machine.cv2_threads(threads):
                     results += _compared(plan, name, backend, precision, threads, batch, ceilings)
-                except EngineError as error:
-                    failed[combination] = error
-                    say(f"    {error}")
-    finally:
-        cv2.setNumThreads(threads_before)
+            except EngineError as error:
+                failed[combination] = error
+                say(f"    {error}")
     if not results:
         raise next(iter(failed.values()))
     told = {combination: str(error) for combination, error in failed.items()}
@@ -101,8 +96,7 @@ def _compared(
     common["max_batch"] = max(plan.batches)
     engines = {mode: Engine(bundle, smoothing=mode, **common) for mode in modes}
     size = engines[modes[0]].size_for(1920, 1080)
-    street = Street(1, *size, FPS)
-    pictures = [street.frame(index)[0] for index in range(PICTURES)]
+    pictures = drawn(size)
     lanes = {mode: Lane(engine.program(size), batch) for mode, engine in engines.items()}
     if (largest := lanes[modes[0]].program.max_batch) < batch:
         few = "one picture at a time" if largest == 1 else f"{largest} pictures at a time at most"
@@ -128,6 +122,13 @@ def _compared(
             row |= lane.cost(lanes["off"])
         rows.append(row)
     return rows
+
+
+@lru_cache(maxsize=2)
+def drawn(size: tuple[int, int]) -> tuple[U8, ...]:
+    """What is analysed: pictures of the synthetic street, drawn once for all that is compared."""
+    street = Street(1, *size, FPS)
+    return tuple(street.picture(index) for index in range(PICTURES))
 
 
 def told_of(bundle: Bundle, precision: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+import cv2
 
 from streamseg import __version__
 from streamseg.engine.machine import cpu
@@ -95,14 +96,7 @@ def text(told: dict[str, Any]) -> str:
 
 def gpus() -> list[Gpu]:
     """The GPUs as they are now; none where there is no `nvidia-smi`, or it finds none."""
-    for tail in TAILS:
-        try:
-            done = subprocess.run(_command(tail), capture_output=True, text=True, timeout=30)
-        except (OSError, subprocess.TimeoutExpired):
-            return []
-        if done.returncode == 0:
-            return parsed(done.stdout)
-    return []
+    return parsed(_asked()[1])
 
 
 def parsed(output: str) -> list[Gpu]:
@@ -130,9 +124,6 @@ class Watched:
     def note(self, line: str) -> None:
         self._seen += parsed(line)
 
-    def __bool__(self) -> bool:
-        return bool(self._seen)
-
     def report(self) -> dict[str, Any]:
         """The most memory, of all GPUs together; of those that did any work the most power and heat, the mean work, the
         least clock, every reason for being held back. {} where there are none."""
@@ -155,14 +146,14 @@ class Watched:
 
 
 @contextmanager
-def watching(every_ms: int = 500) -> Iterator[Watched]:
-    """Asks the GPUs over and over, in a process of its own; without one nothing happens."""
+def watching() -> Iterator[Watched]:
+    """Asks the GPUs twice a second, in a process of its own; without one nothing happens."""
     watched = Watched()
-    tail = next((tail for tail in TAILS if shutil.which("nvidia-smi") and _knows(tail)), None)
-    if tail is None:
+    command, _ = _asked()
+    if not command:
         yield watched
         return
-    command = [*_command(tail), f"--loop-ms={every_ms}"]
+    command = [*command, "--loop-ms=500"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         lines = process.stdout
@@ -180,15 +171,28 @@ def watching(every_ms: int = 500) -> Iterator[Watched]:
             reader.join()
 
 
-def _command(tail: str) -> list[str]:
-    return ["nvidia-smi", f"--query-gpu={ASKED}{tail}", "--format=csv,noheader,nounits"]
-
-
-def _knows(tail: str) -> bool:
+@contextmanager
+def cv2_threads(count: int) -> Iterator[None]:
+    """OpenCV with so many, -1 for its own default, and as before afterwards."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(count)
     try:
-        return subprocess.run(_command(tail), capture_output=True, timeout=30).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _asked() -> tuple[list[str], str]:
+    """The command whose columns the driver knows, and what it printed; both empty where there is no GPU."""
+    for tail in TAILS:
+        command = ["nvidia-smi", f"--query-gpu={ASKED}{tail}", "--format=csv,noheader,nounits"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            break
+        if done.returncode == 0:
+            return command, done.stdout
+    return [], ""
 
 
 def _versions() -> dict[str, str]:

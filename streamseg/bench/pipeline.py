@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-import cv2
-
-from streamseg.bench import machine, trial
-from streamseg.bench.baseline import Baseline, Network, OnnxNetwork
+from streamseg.bench import baseline, machine, trial
+from streamseg.bench.baseline import Network, OnnxNetwork
 from streamseg.bench.stages import APART, bound_ms, measure
-from streamseg.bench.subscriber import sink
 from streamseg.config import Config, StreamConfig, validated
 from streamseg.engine.bundle import find
 from streamseg.engine.machine import gpu_names
@@ -38,10 +35,10 @@ class Plan:
     overrides: tuple[str, ...]
 
 
+@machine.cv2_threads(1)  # as in the daemon
 def run(plan: Plan, say: Say) -> dict[str, Any]:
     """The report as `--json` prints it. Refuses to report a rate while frames were dropped. Raises StreamsegError."""
     told = machine.facts()
-    cv2.setNumThreads(1)
     config = _config(plan)
     say("measuring each stage alone, on one thread")
     config = config.model_copy(update={"streams": tuple(map(_every_frame, config.streams))})
@@ -145,19 +142,11 @@ def _networks(config: Config) -> list[Network]:
     return found
 
 
+@machine.cv2_threads(-1)  # as a first version would run
 def _baseline(config: Config, network: Network) -> float:
     """FPS of a hand-written loop on the first source's file."""
     bundle, location = find(config.engine.name), config.streams[0].parsed.location
-    loop = Baseline(bundle, location, network, config.publish.jpeg_quality)
-    cv2.setNumThreads(-1)  # its own defaults, as a first version would run
-    try:
-        with sink(loop.open()) as subscriber:
-            loop.run(1_000_000, loop.wait_for_subscriber)
-            loop.close()
-            arrived: list[int] = sorted(m[4] for m in subscriber.report()["messages"] if m[0] == "frame")
-    finally:
-        cv2.setNumThreads(1)
-    return round((len(arrived) - 1) / ((arrived[-1] - arrived[0]) / 1e9), 1)
+    return baseline.fps(bundle, location, network, config.publish.jpeg_quality)
 
 
 def _every_frame(stream: StreamConfig) -> StreamConfig:

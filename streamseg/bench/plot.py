@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from streamseg.drawing import GRID, INK, PALE, Colour, centred, ticks, upright, width, write
+from streamseg.drawing import GRID, INK, PALE, Colour, centred, save, ticks, upright, width, write
 from streamseg.errors import ConfigError
 from streamseg.types import U8
 
@@ -93,15 +93,7 @@ def draw(found: Sequence[Point], footnote: str) -> U8:
     return canvas
 
 
-def check(path: Path) -> None:
-    """Raises ConfigError when nothing could be written there: before the measuring, not after."""
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ConfigError(f"--plot {path}: a picture's name is wanted, such as engines.png")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--plot {path}: there is no folder {path.parent}")
-
-
-def save(path: Path, report: dict[str, Any]) -> None:
+def write_plot(path: Path, report: dict[str, Any]) -> None:
     """Writes the picture. Raises ConfigError when no engine's accuracy is known, OSError."""
     found = points(report)
     if not found:
@@ -111,9 +103,7 @@ def save(path: Path, report: dict[str, Any]) -> None:
     sizes, used = (", ".join(dict.fromkeys(row[key] for row in shown)) for key in ("size", "backend"))
     counted = f"{threads} thread{'s' if threads > 1 else ''}"
     note = f"one picture to its label map, {sizes}, {counted}, {used}, median of {report['runs']} runs; {report['cpu']}"
-    done, coded = cv2.imencode(path.suffix, draw(found, note))
-    assert done
-    path.write_bytes(coded.tobytes())
+    save(path, draw(found, note))
 
 
 def _axes(found: Sequence[Point]) -> _Axes:

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import cv2
-
-from streamseg.bench.engine import FPS, PICTURES, Lane
+from streamseg.bench import machine
+from streamseg.bench.engine import Lane, drawn
 from streamseg.engine.backends import BACKENDS, choose
 from streamseg.engine.bundle import Bundle
 from streamseg.engine.engine import Engine
 from streamseg.engine.machine import cpu, keep, kept_at
-from streamseg.synthetic import Street
 
 WARM_UPS, RUNS = 5, 20
 CAMERA = (1920, 1080)
@@ -40,21 +38,15 @@ def remembered(bundle: Bundle) -> Speed | None:
         return None
 
 
+@machine.cv2_threads(1)  # as in the daemon
 def measured(bundle: Bundle) -> Speed:
     """The median of 20 runs in ms: one picture of a 16:9 camera in memory to its label map, one thread, the backend and
     the precision that `auto` picks, the engine's own smoothing. Kept for `remembered`. Raises EngineError."""
     engine = Engine(bundle, threads=1)
     size = engine.size_for(*CAMERA)
-    street = Street(1, *size, FPS)
-    pictures = [street.frame(index)[0] for index in range(PICTURES)]
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        lane = Lane(engine.program(size))
-        lane.run(pictures, WARM_UPS, warm=True)
-        lane.run(pictures, RUNS)
-    finally:
-        cv2.setNumThreads(threads)
+    pictures, lane = drawn(size), Lane(engine.program(size))
+    lane.run(pictures, WARM_UPS, warm=True)
+    lane.run(pictures, RUNS)
     ms = round(statistics.median(lane.total), 3)
     keep(_file(bundle), {"engine": engine.identity, "ms": ms, "precision": engine.precision, "cpu": cpu()})
     return Speed(ms, engine.precision)

@@ -9,12 +9,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
-
 from streamseg import overlay
 from streamseg.bench import machine
 from streamseg.bench.percentiles import percentiles
-from streamseg.bench.subscriber import TOPICS, sink
+from streamseg.bench.sink import TOPICS, sink
 from streamseg.bench.trial import input_size
 from streamseg.config import Config, validated
 from streamseg.encode import Encoder, jpeg
@@ -46,9 +44,9 @@ class Stage:
 
 def measure(config: Config, engine: Engine, frames: int) -> tuple[dict[str, Stage], int]:
     """Each stage alone, and over how many frames, fewer than asked for where the source ends before. In the order of a
-    frame's way: decode, watch (thumbnail, cuts), gate (motion), scale (to the
-    engine's input), engine, labels (where they are made apart), overlay, jpeg, label map (encoding), mask (of one
-    class), publish. The first chunk warms up. Raises StreamsegError."""
+    frame's way: decode, watch (thumbnail, cuts), gate (motion), scale (to the engine's input), engine, labels (where
+    they are made apart), overlay, jpeg, label map (encoding), mask (of one class), publish. The first chunk warms up.
+    Raises StreamsegError."""
     stream = config.streams[0]
     where = place([stream.name], config.engine.device, config.engine.backend, here)
     at_once = stream.model_copy(update={"decode_threads": 1, "pace": "max"})
@@ -188,6 +186,7 @@ class _Stopwatch:
         }
 
 
+@machine.cv2_threads(1)  # as in the daemon
 def run(source: str, engine: str, frames: int, overrides: tuple[str, ...]) -> dict[str, Any]:
     """The report of `streamseg bench stages`. Raises StreamsegError."""
     told = machine.facts()
@@ -196,13 +195,8 @@ def run(source: str, engine: str, frames: int, overrides: tuple[str, ...]) -> di
     config = validated({"streams": [{"source": source}], "engine": {"name": engine}}, overrides)
     config = config.model_copy(update={"publish": config.publish.model_copy(update={"bind": "tcp://127.0.0.1:*"})})
     made = engine_of(config)
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # as in the daemon
-    try:
-        with machine.watching() as gpu:
-            stages, measured = measure(config, made, frames)
-    finally:
-        cv2.setNumThreads(threads)
+    with machine.watching() as gpu:
+        stages, measured = measure(config, made, frames)
     size = "x".join(map(str, input_size(config, made)))
     return {
         "machine": told,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from streamseg.bench import clip, load, machine, trial
-from streamseg.bench.search import most
 from streamseg.config import Config, validated
 from streamseg.engine.bundle import find
 from streamseg.errors import ConfigError, EngineError
@@ -82,7 +81,7 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
             say(f"    {steps[-1].why or 'holds'}")
             return steps[-1].why is None
 
-        best = most(holds, plan.limit)
+        best = _most(holds, plan.limit)
     alone = next((s.trial.load.rss_mb for s in steps if s.cameras == 1 and s.trial), None)
     rows = [_row(step, facts["cores"], alone, idle_mb) for step in sorted(steps, key=lambda s: s.cameras)]
     found = next((row for row in rows if row["cameras"] == best), {})
@@ -105,6 +104,21 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
         "p95_ms": found.get("p95_ms"),
         "steps": rows,
     }
+
+
+def _most(holds: Callable[[int], bool], limit: int) -> int:
+    """The largest n of 1 … `limit` for which `holds(n)`, where what holds for n holds for fewer; 0 if not even 1 does.
+
+    Doubles until one does not hold, then bisects: never asks for the same n twice, and 2 log2(n) + 2 times at most.
+    """
+    good, bad = 0, limit + 1
+    while bad - good > 1:
+        n = (good + bad) // 2 if bad <= limit else min(max(1, 2 * good), limit)
+        if holds(n):
+            good = n
+        else:
+            bad = n
+    return good
 
 
 def fault(seen: trial.Trial, due: float | None, p95_ms: float) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from streamseg.drawing import GRID, INK, PALE, Colour, centred, ticks, upright, width, write
+from streamseg.drawing import GRID, INK, PALE, Colour, centred, save, ticks, upright, width, write
 from streamseg.errors import EngineError
 from streamseg.types import U8
 
@@ -18,14 +18,12 @@ SERIES: dict[str, Colour] = {"p50": (150, 170, 60), "p95": (190, 110, 30), "p99"
 LIMIT: Colour = (40, 60, 200)
 
 
-def save(path: Path, report: dict[str, Any]) -> None:
+def write_plot(path: Path, report: dict[str, Any]) -> None:
     """Writes the picture. Raises EngineError when no step could be measured, OSError."""
     rows = [row for row in report["steps"] if row.get("p95_ms") is not None]
     if not rows:
         raise EngineError("--plot: no step was measured")
-    done, coded = cv2.imencode(path.suffix, draw(rows, report["p95_limit_ms"], _notes(report)))
-    assert done
-    path.write_bytes(coded.tobytes())
+    save(path, draw(rows, report["p95_limit_ms"], _notes(report)))
 
 
 def draw(rows: list[dict[str, Any]], limit_ms: float, notes: list[str]) -> U8:

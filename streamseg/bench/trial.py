@@ -19,7 +19,7 @@ import cv2
 
 from streamseg.bench.load import Load, Reading, between, reading
 from streamseg.bench.percentiles import percentiles
-from streamseg.bench.subscriber import TOPICS, sink
+from streamseg.bench.sink import TOPICS, Message, sink, taken
 from streamseg.config import Config, validated
 from streamseg.engine.engine import Engine
 from streamseg.errors import ConfigError, EngineError, StreamsegError
@@ -33,8 +33,6 @@ WANTED = {"fps", "shutdown"}
 """Reasons for dropping that are no fault: the analysis rate that was asked for, and the end of the run."""
 Subscribers = Sequence[Sequence[str]]
 """The topics that each process subscribes to."""
-Message = list[Any]
-"""[kind, stream, frame, seq, arrived_ns, latency_ns, bytes], as the sink reports them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ def run(
     with ExitStack() as stack:
         stack.callback(pipeline.close)
         endpoint = pipeline.open()
-        sinks = [stack.enter_context(sink(endpoint, tuple(topics))) for topics in subscribers]
+        sinks = [stack.enter_context(sink(endpoint, topics)) for topics in subscribers]
         pipeline.publisher.wait_for_subscriber(10)
         window.begin()
         try:
@@ -80,7 +78,7 @@ def run(
         finally:
             window.end()
             pipeline.close()
-        messages: list[Message] = [message for each in sinks for message in each.report()["messages"]]
+        messages = [message for each in sinks for message in taken(each)]
     if outcome.failed:
         raise next(iter(outcome.failed.values()))
     engine = pipeline.engine

@@ -29,6 +29,11 @@ class Confusion:
         confusion.counts[:, :-1] = counts
         return confusion
 
+    def pixels(self) -> list[list[int]]:
+        """[true][predicted], as `of` takes them: without predictions that are no class."""
+        pixels: list[list[int]] = self.counts[:, :-1].tolist()
+        return pixels
+
     def add(self, predicted: NDArray[np.uint8], true: NDArray[np.uint8]) -> None:
         """Counts one pair of label maps, u8 of equal shape. Raises ValueError when the shapes differ."""
         if predicted.shape != true.shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from streamseg.evaluation.panels import Panels
 from streamseg.evaluation.scoring import ClipScore, Watch, rounded, score
 from streamseg.evaluation.temporal import Entry, mean_lag
 from streamseg.evaluation.truth import Truth, read_truth
+from streamseg.motion import MotionGate
 from streamseg.pipeline import engine_of, gate_of
 
 MEASURES = {
@@ -41,11 +42,7 @@ MEASURES = {
 
 
 def run(
-    configs: Mapping[str, Config],
-    clips: Sequence[Path],
-    *,
-    foreground: Sequence[str] = (),
-    video: Path | None = None,
+    configs: Mapping[str, Config], clips: Sequence[Path], *, foreground: Sequence[str] = (), video: Path | None = None
 ) -> dict[str, Any]:
     """Every configuration (a way of smoothing; by name, an empty name takes the engine's) over every clip.
 
@@ -60,8 +57,7 @@ def run(
         raise ConfigError(f"--video shows one clip, not {len(clips)}")
     if video is not None and video.resolve() == clips[0].resolve():
         raise ConfigError(f"--video {video}: this is the clip itself; give another name")
-    engines = dict(_engines(configs))
-    gates = {n: gate_of(c.streams[0]) for n, c in zip(engines, configs.values(), strict=True) if skips(c)}
+    engines, gates = _runs(configs)
     first = next(iter(engines.values()))
     chosen = class_ids(first.classes, foreground)
     results: list[dict[str, ClipScore]] = []
@@ -91,10 +87,6 @@ def run(
     }
 
 
-def skips(config: Config) -> bool:
-    return config.streams[0].motion.skip is True
-
-
 def _truth(clip: Path, watched: bool) -> Truth | None:
     if not clip.is_file():
         raise ConfigError(f"{clip}: {'a folder' if clip.is_dir() else 'no such file'}; only clips can be compared")
@@ -104,10 +96,18 @@ def _truth(clip: Path, watched: bool) -> Truth | None:
     return truth
 
 
-def _engines(configs: Mapping[str, Config]) -> Iterator[tuple[str, Engine]]:
-    for name, config in configs.items():
+def _runs(configs: Mapping[str, Config]) -> tuple[dict[str, Engine], dict[str, MotionGate]]:
+    """Engines, and the gates of those that skip still frames, by mode. One that is asked for twice, by its own name and
+    as the engine's own, runs once."""
+    engines: dict[str, Engine] = {}
+    gates: dict[str, MotionGate] = {}
+    for given, config in configs.items():
         engine = engine_of(config, threads=os.cpu_count() or 1)
-        yield name or (engine.spec.mode if engine.spec.smooths else "off"), engine
+        name = given or (engine.spec.mode if engine.spec.smooths else "off")
+        engines[name] = engine
+        if config.streams[0].motion.skip is True:
+            gates[name] = gate_of(config.streams[0])
+    return engines, gates
 
 
 def _measures(scored: ClipScore, engine: Engine) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _change(
 ) -> dict[str, Any]:
     """Points (hundredths) and percent of the means, percent clip by clip; lag in frames, object by object."""
     change: dict[str, Any] = {}
-    for measure in MEASURES.keys() & means[base].keys():
+    for measure in MEASURES.keys() & means[base].keys() & means[mode].keys():
         before, after = means[base][measure], means[mode][measure]
         pairs = [(row[base].get(measure), row[mode].get(measure)) for row in rows]
         change[measure] = {
@@ -183,14 +183,17 @@ def table(report: dict[str, Any]) -> list[dict[str, Any]]:
             continue
         row: dict[str, Any] = {"mean over clips": f"{title} %"}
         for mode in report["modes"]:
-            row[mode] = f"{100 * report['mean'][mode][measure]:.2f}"
+            share = report["mean"][mode].get(measure)  # one that never saw the foreground has no IoU of it
+            row[mode] = "-" if share is None else f"{100 * share:.2f}"
             if mode != report["base"]:
-                row[f"{mode} - {report['base']}"] = _told(measure, report["change"][mode][measure])
+                row[f"{mode} - {report['base']}"] = _told(measure, report["change"][mode].get(measure))
         rows.append(row)
     return rows + _lag_rows(report)
 
 
-def _told(measure: str, change: dict[str, Any]) -> str:
+def _told(measure: str, change: dict[str, Any] | None) -> str:
+    if change is None:
+        return "-"
     if measure in ("flicker", "changed"):
         return "-" if change["percent"] is None else f"{change['percent']:+.1f} %"
     return f"{change['points']:+.2f} points"

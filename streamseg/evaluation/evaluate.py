@@ -106,11 +106,6 @@ def accuracy(scored: Confusion, classes: Sequence[ClassInfo], ignored: Sequence[
     }
 
 
-def matrix(scored: Confusion) -> dict[str, Any]:
-    """{"confusion": pixels of each [true][predicted] class}."""
-    return {"confusion": scored.counts[:, :-1].tolist()}
-
-
 def of_pictures(config: Config, labelled: Iterable[tuple[U8, U8]]) -> dict[str, Any]:
     """As `run`, of pictures in memory: (rgb u8 [H, W, 3], its label map u8 [H, W] of the engine's classes)."""
     return _pictures(engine_of(config, threads=os.cpu_count() or 1), labelled)
@@ -124,10 +119,13 @@ def _pictures(
 ) -> dict[str, Any]:
     confusion, count = Confusion(len(engine.classes)), 0
     for index, (rgb, truth) in enumerate(labelled):
-        _count(confusion, engine, _still_frame(index, rgb), truth)
+        # With a state_key of its own, so that nothing is carried over from the picture before.
+        frame = Frame("eval", 0, index, None, 0, "file", 0, time.monotonic_ns(), 0, index, Still(rgb))
+        truth = covered(truth, engine.view(frame.stream))
+        confusion.add(stretched(engine.run([frame])[0].labels, truth.shape), truth)
         count += 1
         advance()
-    found = {"pictures": count} | accuracy(confusion, engine.classes, ignored) | matrix(confusion)
+    found = {"pictures": count} | accuracy(confusion, engine.classes, ignored) | {"confusion": confusion.pixels()}
     if foreign := confusion.foreign():
         found["doubt"] = _doubt(foreign, confusion, engine)
     return found
@@ -155,11 +153,6 @@ def _street(engine: Engine, spec: StreetSpec, ignored: Sequence[int]) -> dict[st
             "where they differ this measures nothing"
         )
     return found
-
-
-def _count(confusion: Confusion, engine: Engine, frame: Frame, truth: U8) -> None:
-    truth = covered(truth, engine.view(frame.stream))
-    confusion.add(stretched(engine.run([frame])[0].labels, truth.shape), truth)
 
 
 def labelled(folder: Path, split: str) -> Iterator[tuple[U8, U8]]:
@@ -193,7 +186,7 @@ def _clip(engine: Engine, path: Path, save_labels: Path | None, foreground: Sequ
         _save(save_labels, maps)
     report: dict[str, Any] = {"pictures": scored.frames}
     if truth is not None and truth.labels is not None:
-        report |= accuracy(scored.confusion, engine.classes) | matrix(scored.confusion)
+        report |= accuracy(scored.confusion, engine.classes) | {"confusion": scored.confusion.pixels()}
         if foreign := scored.confusion.foreign():
             report["doubt"] = _doubt(foreign, scored.confusion, engine)
     return report | scored.report()
@@ -213,8 +206,3 @@ def _save(path: Path, maps: list[U8]) -> None:
     if len({labels.shape for labels in maps}) > 1:
         raise ConfigError("the picture size changes within the clip; give --size, so that all label maps are alike")
     np.savez_compressed(path, labels=np.stack(maps))
-
-
-def _still_frame(index: int, rgb: U8) -> Frame:
-    """A frame with a state_key of its own, so that nothing is carried over from the picture before."""
-    return Frame("eval", 0, index, None, 0, "file", 0, time.monotonic_ns(), 0, index, Still(rgb))

@@ -49,21 +49,11 @@ class Layout:
         return self.left + column * self.cell, self.top + row * self.cell
 
 
-def check(path: Path) -> None:
-    """Raises ConfigError when nothing could be written there: before the measuring, not after."""
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ConfigError(f"--confusion {path}: a picture's name is wanted, such as confusion.png")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--confusion {path}: there is no folder {path.parent}")
-
-
 def write(path: Path, confusion: Confusion, classes: Sequence[ClassInfo], title: str) -> None:
     """Writes `draw`'s picture. Raises ConfigError when there were no labels, OSError."""
     if not confusion.counts.any():
         raise ConfigError("--confusion: the data has no labels of the engine's classes")
-    done, coded = cv2.imencode(path.suffix, draw(confusion, classes, title))
-    assert done
-    path.write_bytes(coded.tobytes())
+    drawing.save(path, draw(confusion, classes, title))
 
 
 def draw(confusion: Confusion, classes: Sequence[ClassInfo], title: str) -> U8:

@@ -91,7 +91,10 @@ class Head:
             tensor = g.op("Transpose", tensor, perm=[0, 2, 3, 1])
         if self.kind in _WHOLE:
             tensor = g.op("Round", tensor)  # a cast cuts off
-        g.add("Cast" if self.kind != TensorProto.FLOAT else "Identity", [tensor], self.name, **self._type())
+        if self.kind == TensorProto.FLOAT:
+            g.add("Identity", [tensor], self.name)
+        else:
+            g.add("Cast", [tensor], self.name, to=self.kind)
 
     def _padded(self, g: Graph, tensor: str) -> str:
         """With what training padded with: the mean colour, or grey where the model normalises by itself."""
@@ -100,9 +103,6 @@ class Head:
         rest = g.op("Sub", g.constant("full", [self.height, self.width], np.int64), size)
         pads = g.op("Concat", g.constant("nothing", [0] * 6, np.int64), rest, axis=0)
         return g.op("Pad", tensor, pads, g.constant("middle", middle))
-
-    def _type(self) -> dict[str, int]:
-        return {"to": self.kind} if self.kind != TensorProto.FLOAT else {}
 
     def feed(self, rgb: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
         """What the model itself would be given for a picture u8 [H, W, 3]."""

@@ -42,8 +42,3 @@ def build(name: str, classes: int) -> nn.Module:
 def auxiliary(model: nn.Module) -> tuple[str, ...]:
     """How the names of the weights begin that only training needs."""
     return tuple(getattr(model, "auxiliary", ()))
-
-
-def deployed(model: nn.Module) -> list[nn.Parameter]:
-    """The weights that inference needs."""
-    return [weight for name, weight in model.named_parameters() if not name.startswith(auxiliary(model))]

@@ -7,13 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamseg.models.layers import NamedConvBN, initialise, repeat
+from streamseg.models.layers import NamedConvBN, conv_bn, initialise, repeat
 
 WIDEN = 6
-
-
-def _conv_bn(cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    return [nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(cout)]
 
 
 def _stage(cin: int, cout: int, blocks: int) -> nn.Sequential:
@@ -52,8 +48,8 @@ class Gather(nn.Module):
         super().__init__()
         wide = channels * WIDEN
         self.conv1 = NamedConvBN(channels, channels)
-        self.dwconv = nn.Sequential(*_conv_bn(channels, wide, 3, groups=channels), nn.ReLU(inplace=True))
-        self.conv2 = nn.Sequential(*_conv_bn(wide, channels, 1))
+        self.dwconv = nn.Sequential(*conv_bn(channels, wide, 3, groups=channels), nn.ReLU(inplace=True))
+        self.conv2 = conv_bn(wide, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.conv2(self.dwconv(self.conv1(x))))
@@ -66,10 +62,10 @@ class GatherDown(nn.Module):
         super().__init__()
         wide = cin * WIDEN
         self.conv1 = NamedConvBN(cin, cin)
-        self.dwconv1 = nn.Sequential(*_conv_bn(cin, wide, 3, 2, cin))
-        self.dwconv2 = nn.Sequential(*_conv_bn(wide, wide, 3, 1, wide), nn.ReLU(inplace=True))
-        self.conv2 = nn.Sequential(*_conv_bn(wide, cout, 1))
-        self.shortcut = nn.Sequential(*_conv_bn(cin, cin, 3, 2, cin), *_conv_bn(cin, cout, 1))
+        self.dwconv1 = conv_bn(cin, wide, 3, 2, cin)
+        self.dwconv2 = nn.Sequential(*conv_bn(wide, wide, 3, 1, wide), nn.ReLU(inplace=True))
+        self.conv2 = conv_bn(wide, cout, 1)
+        self.shortcut = nn.Sequential(*conv_bn(cin, cin, 3, 2, cin), *conv_bn(cin, cout, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.shortcut(x) + self.conv2(self.dwconv2(self.dwconv1(self.conv1(x)))))
@@ -112,11 +108,11 @@ class Aggregate(nn.Module):
 
     def __init__(self, c: int) -> None:
         super().__init__()
-        self.left1 = nn.Sequential(*_conv_bn(c, c, 3, groups=c), nn.Conv2d(c, c, 1, bias=False))
-        self.left2 = nn.Sequential(*_conv_bn(c, c, 3, 2), nn.AvgPool2d(3, 2, 1))
-        self.right1 = nn.Sequential(*_conv_bn(c, c, 3))
-        self.right2 = nn.Sequential(*_conv_bn(c, c, 3, groups=c), nn.Conv2d(c, c, 1, bias=False))
-        self.conv = nn.Sequential(*_conv_bn(c, c, 3), nn.ReLU(inplace=True))
+        self.left1 = nn.Sequential(*conv_bn(c, c, 3, groups=c), nn.Conv2d(c, c, 1, bias=False))
+        self.left2 = nn.Sequential(*conv_bn(c, c, 3, 2), nn.AvgPool2d(3, 2, 1))
+        self.right1 = conv_bn(c, c, 3)
+        self.right2 = nn.Sequential(*conv_bn(c, c, 3, groups=c), nn.Conv2d(c, c, 1, bias=False))
+        self.conv = nn.Sequential(*conv_bn(c, c, 3), nn.ReLU(inplace=True))
 
     def forward(self, detail: Tensor, semantics: Tensor) -> Tensor:
         fine = self.left1(detail) * repeat(self.right1(semantics).sigmoid(), detail)

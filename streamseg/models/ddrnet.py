@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamseg.models.layers import initialise, resize
+from streamseg.models.layers import conv_bn, initialise, resize
 from streamseg.models.resnet import layer, shortcut
 
 WIDTH = 32
@@ -41,10 +41,6 @@ def stem(width: int) -> nn.Sequential:
     for cin in (3, width):
         parts += [nn.Conv2d(cin, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
     return nn.Sequential(*parts)
-
-
-def conv_bn(cin: int, cout: int, kernel: int = 1, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(cout))
 
 
 def activated(cin: int, cout: int, kernel: int = 1, groups: int = 1) -> nn.Sequential:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamseg.models.layers import NormAct
+
 CHANNELS = (16, 64, 128)
 """After levels 1 to 3 (strides 2, 4, 8)."""
 BLOCKS = (2, 8)
@@ -24,16 +26,6 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
-
-
-class NormAct(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm2d(channels, eps=EPS)
-        self.act = nn.PReLU(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(x))
 
 
 class ConvNormAct(Conv):
@@ -77,7 +69,7 @@ class Down(Pyramid):
 class Esp(Pyramid):
     def __init__(self, cin: int, cout: int) -> None:
         super().__init__(cin, cout)
-        self.bn = NormAct(cout)
+        self.bn = NormAct(cout, EPS)
         self._adds = cin == cout
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,13 +82,13 @@ class Encoder(nn.Module):
         super().__init__()
         a, b, c = CHANNELS
         self.level1 = ConvNormAct(3, a, 3, 2)
-        self.b1 = NormAct(a + 3)
+        self.b1 = NormAct(a + 3, EPS)
         self.level2_0 = Down(a + 3, b)
         self.level2 = nn.Sequential(*(Esp(b, b) for _ in range(BLOCKS[0])))
-        self.b2 = NormAct(2 * b + 3)
+        self.b2 = NormAct(2 * b + 3, EPS)
         self.level3_0 = Down(2 * b + 3, c)
         self.level3 = nn.Sequential(*(Esp(c, c) for _ in range(BLOCKS[1])))
-        self.b3 = NormAct(2 * c)
+        self.b3 = NormAct(2 * c, EPS)
         self.classifier = Conv(2 * c, classes, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,8 +115,8 @@ class EspNet(nn.Module):
         self.level3_C = Conv(2 * b + 3, classes, 1)
         self.br = nn.BatchNorm2d(classes, eps=EPS)
         self.up_l3 = nn.Sequential(_twice(classes))
-        self.combine_l2_l3 = nn.Sequential(NormAct(2 * classes), Esp(2 * classes, classes))
-        self.up_l2 = nn.Sequential(_twice(classes), NormAct(classes))
+        self.combine_l2_l3 = nn.Sequential(NormAct(2 * classes, EPS), Esp(2 * classes, classes))
+        self.up_l2 = nn.Sequential(_twice(classes), NormAct(classes, EPS))
         self.conv = ConvNormAct(a + 3 + classes, classes, 3)
         self.classifier = _twice(classes)
 

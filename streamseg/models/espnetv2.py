@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamseg.models.layers import pool
+from streamseg.models.layers import NormAct, pool
 
 CHANNELS = (32, 128, 256, 512)
 """After levels 1 to 4 (strides 2, 4, 8, 16)."""
@@ -46,16 +46,6 @@ class Dilated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
-
-
-class NormAct(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm2d(channels)
-        self.act = nn.PReLU(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(x))
 
 
 class Eesp(nn.Module):
@@ -105,21 +95,16 @@ class Encoder(nn.Module):
         self.level1 = ConvAct(3, a, 3, 2)
         self.level2_0 = Down(a, b, REACH[0], 2)
         self.level3_0 = Down(b, c, REACH[1], 3)
-        self.level3 = nn.ModuleList(Eesp(c, c, REACH[2]) for _ in range(BLOCKS[0]))
+        self.level3 = nn.Sequential(*(Eesp(c, c, REACH[2]) for _ in range(BLOCKS[0])))
         self.level4_0 = Down(c, d, REACH[2], 4)
-        self.level4 = nn.ModuleList(Eesp(d, d, REACH[3]) for _ in range(BLOCKS[1]))
+        self.level4 = nn.Sequential(*(Eesp(d, d, REACH[3]) for _ in range(BLOCKS[1])))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """[N,3,H,W] -> what levels 1, 2, 3 and 4 give."""
         s2 = self.level1(image)
         s4 = self.level2_0(s2, image)
-        s8 = self.level3_0(s4, image)
-        for block in self.level3:
-            s8 = block(s8)
-        s16 = self.level4_0(s8, image)
-        for block in self.level4:
-            s16 = block(s16)
-        return s2, s4, s8, s16
+        s8 = self.level3(self.level3_0(s4, image))
+        return s2, s4, s8, self.level4(self.level4_0(s8, image))
 
 
 class Cbr(nn.Module):

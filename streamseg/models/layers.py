@@ -29,6 +29,24 @@ class ConvBN(nn.Sequential):
         super().__init__(conv, nn.BatchNorm2d(cout), *([act(inplace=True)] if act else []))
 
 
+def conv_bn(cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """Without an activation, and initialised with the whole network (`initialise`)."""
+    conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(cout))
+
+
+class NormAct(nn.Module):
+    """Batch norm and PReLU under the names `bn` and `act`, as ESPNet's publications call them."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(channels, eps=eps)
+        self.act = nn.PReLU(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(x))
+
+
 class Separable(nn.Sequential):
     """A depthwise 3x3 and a 1x1 with ReLU; `between` is the activation between the two, if any."""
 
@@ -42,13 +60,7 @@ class InvertedResidual(nn.Module):
     """MobileNetV2's bottleneck (Sandler et al. 2018): widen, filter depthwise, narrow without an activation."""
 
     def __init__(
-        self,
-        cin: int,
-        cout: int,
-        stride: int = 1,
-        widen: int = 6,
-        dilation: int = 1,
-        act: type[nn.Module] = nn.ReLU,
+        self, cin: int, cout: int, stride: int = 1, widen: int = 6, dilation: int = 1, act: type[nn.Module] = nn.ReLU
     ) -> None:
         super().__init__()
         wide = cin * widen

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamseg.models.ddrnet import Bottleneck, Head, Pools, activated, conv_bn, stem
-from streamseg.models.layers import initialise, resize
+from streamseg.models.ddrnet import Bottleneck, Head, Pools, activated, stem
+from streamseg.models.layers import conv_bn, initialise, resize
 from streamseg.models.resnet import BasicBlock, layer
 
 WIDTH = 32

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streamseg.models.layers import conv_bn
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut; `act` off leaves the last ReLU to whoever comes next."""
@@ -28,7 +30,7 @@ def shortcut(cin: int, cout: int, stride: int) -> nn.Module:
     """Nothing where the shape stays, else a strided 1x1."""
     if stride == 1 and cin == cout:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), nn.BatchNorm2d(cout))
+    return conv_bn(cin, cout, 1, stride)
 
 
 def layer(cin: int, cout: int, blocks: int, stride: int = 1, act: bool = True) -> nn.Sequential:

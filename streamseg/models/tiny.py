@@ -25,10 +25,7 @@ class Condenser(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.embed = nn.Sequential(
-            ConvBN(channels, 32, 3, groups=4),
-            pointwise := ConvBN(32, channels, 1, act=None),
-        )
+        self.embed = nn.Sequential(ConvBN(channels, 32, 3, groups=4), pointwise := ConvBN(32, channels, 1, act=None))
         nn.init.zeros_(pointwise[1].weight)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from streamseg.street.actors import View
 from streamseg.street.light import Rgb
 from streamseg.street.people import CIRCLE, Body, Person
+from streamseg.street.view import View
 
 
 def _knee(hip: tuple[float, float], foot: tuple[float, float], bone: float) -> tuple[float, float]:
@@ -27,10 +27,8 @@ def cyclist(
     dark: Rgb = (28, 28, 30)
     for x in (-0.52, 0.52):
         if body.scale < 22:
-            body.hull(
-                [((x + 0.3 * math.cos(a), 0.0, 0.34 + 0.3 * math.sin(a)), 0.03) for a in CIRCLE[::3].tolist()],
-                (66, 66, 66),
-            )
+            tyre = [((x + 0.3 * math.cos(a), 0.0, 0.34 + 0.3 * math.sin(a)), 0.03) for a in CIRCLE[::3].tolist()]
+            body.hull(tyre, (66, 66, 66))
             continue
         rim = [(x + 0.33 * math.cos(a), 0.0, 0.34 + 0.33 * math.sin(a)) for a in CIRCLE.tolist()]
         for a, b in zip(rim, rim[1:] + rim[:1], strict=True):
@@ -70,17 +68,11 @@ def cyclist(
     )
     if person.bag == "pack":
         body.hull([((-0.2, 0, 1.22), 0.12), ((-0.06, 0, 1.45), 0.12)], (60, 62, 66))
+    sleeve = person.top if person.coat else person.skin
     for side in (-near, near):
         tone = 1.0 if side == near else 0.78
         body.limb((0.13, side * 0.18, 1.4), (0.24, side * 0.24, 1.15), 0.055, 0.045, person.top, tone)
-        body.limb(
-            (0.24, side * 0.24, 1.15),
-            (hand[0], side * 0.22, hand[1]),
-            0.042,
-            0.034,
-            person.top if person.coat else person.skin,
-            tone,
-        )
+        body.limb((0.24, side * 0.24, 1.15), (hand[0], side * 0.22, hand[1]), 0.042, 0.034, sleeve, tone)
     body.limb((0.16, 0, 1.46), (0.2, 0, 1.54), 0.055, 0.05, person.skin, 0.9)
     body.limb((0.23, 0, 1.58), (0.22, 0, 1.65), 0.085, 0.09, person.skin, keep=True)
     body.limb((0.17, 0, 1.64), (0.22, 0, 1.69), 0.1, 0.1, (225, 225, 220) if person.helmet else person.hair)

@@ -2,96 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streamseg.street.actors import View, clip_near
 from streamseg.street.fronts import front, wall
 from streamseg.street.ground import BUILDING, Canvas, haze
 from streamseg.street.scene import Floats, House, Plan
+from streamseg.street.view import View, clip_near
 
+Basis = tuple[Floats, Floats, Floats]
+"""A corner of a flat surface, and the unit directions of its length and height."""
+Size = tuple[float, float]
+"""Metres of length and height."""
 DEPTH = 9.0
 """Metres from a front to the back of its house; the ridge runs over the middle."""
-
-
-def _quad(house: House) -> tuple[Floats, Floats, Floats]:
-    """Corner, and the directions of its length and height."""
-    along = np.array((1, 0, 0) if house.axis == 0 else (0, 1, 0), np.float32)
-    return np.array([house.s, house.t, 0], np.float32), along, np.array([0, 0, 1], np.float32)
+UP = np.array([0, 0, 1], np.float32)
 
 
 def draw_house(canvas: Canvas, plan: Plan, view: View, house: House, noise: Floats) -> None:
     """The front, its roof and its side walls, from far to near."""
-    corner, along, up = _quad(house)
+    corner = np.array([house.s, house.t, 0], np.float32)
+    along = np.array((1, 0, 0) if house.axis == 0 else (0, 1, 0), np.float32)
     inward = np.array((0, -house.facing, 0) if house.axis == 0 else (-house.facing, 0, 0), np.float32)
-    sides = []
-    for end in (0.0, house.length):
-        origin = corner + along * end
-        normal = along * (1 if end else -1)
-        if float((view.eye - origin) @ normal) > 0:
-            sides.append((origin, normal))
     rng = np.random.default_rng(house.seed + 1)
-    for origin, normal in sides:
-        tall = house.height + house.roof
-        gable = House(
-            house.s,
-            house.t,
-            house.axis,
-            house.facing,
-            DEPTH,
-            tall,
-            house.style.replace("+shop", ""),
-            house.paint,
-            0,
-            house.seed,
-        )
-        ppm = _density(view, origin, inward, DEPTH, house.height)
-        if ppm:
-            _place(
-                canvas,
-                plan,
-                view,
-                wall(rng, gable, ppm, noise),
-                ppm,
-                (origin, inward, up),
-                (DEPTH, tall),
-                normal,
-                house.roof,
-            )
+
+    def lay(
+        texture: Callable[[float], Floats], basis: Basis, size: Size, middle: float, normal: Floats, gable: float = 0.0
+    ) -> None:
+        if ppm := _density(view, basis[0], basis[1], size[0], middle):
+            _place(canvas, plan, view, texture(ppm), ppm, basis, size, normal, gable)
+
+    tall = house.height + house.roof
+    side = replace(house, length=DEPTH, height=tall, style=house.style.replace("+shop", ""))
+    for end in (0.0, house.length):
+        origin, outward = corner + along * end, along * (1 if end else -1)
+        if float((view.eye - origin) @ outward) > 0:
+            basis: Basis = (origin, inward, UP)
+            lay(lambda ppm: wall(rng, side, ppm, noise), basis, (DEPTH, tall), house.height, outward, house.roof)
     if house.roof:
-        slope = inward * (DEPTH / 2) + up * house.roof
-        tiles = np.array([(126, 84, 66), (84, 82, 84), (104, 70, 58), (70, 74, 82)][house.seed % 4], np.float32)
+        slope = inward * (DEPTH / 2) + UP * house.roof
         length = float(np.linalg.norm(slope))
-        ppm = _density(view, corner + up * house.height, along, house.length, length)
-        if ppm:
-            h, w = max(int(length * ppm), 2), max(int(house.length * ppm), 2)
-            rows = 1 - 0.22 * (np.mod(np.arange(h) / ppm, 0.3) < 0.06)[:, None, None]
-            speck = 1 + 0.09 * rng.standard_normal((h, w, 1))
-            normal = np.cross(along, slope / length)
-            normal *= np.sign(normal[2])
-            _place(
-                canvas,
-                plan,
-                view,
-                (tiles * rows * speck).astype(np.float32),
-                ppm,
-                (corner + up * house.height, along, slope / length),
-                (house.length, length),
-                normal,
-            )
-    ppm = _density(view, corner, along, house.length, house.height)
-    if ppm:
-        _place(
-            canvas,
-            plan,
-            view,
-            front(house, ppm, noise, plan.light.lamps, plan.light.horizon),
-            ppm,
-            (corner, along, up),
-            (house.length, house.height),
-            -inward,
-        )
+        skyward = np.cross(along, slope / length)
+        skyward *= np.sign(skyward[2])
+        basis = (corner + UP * house.height, along, slope / length)
+        lay(lambda ppm: _tiles(rng, house, length, ppm), basis, (house.length, length), length, skyward)
+    size = (house.length, house.height)
+    lay(lambda ppm: front(house, ppm, noise, plan.light), (corner, along, UP), size, house.height, -inward)
+
+
+def _tiles(rng: np.random.Generator, house: House, slope: float, ppm: float) -> Floats:
+    """A roof of that many metres from eaves to ridge."""
+    colour = np.array([(126, 84, 66), (84, 82, 84), (104, 70, 58), (70, 74, 82)][house.seed % 4], np.float32)
+    h, w = max(int(slope * ppm), 2), max(int(house.length * ppm), 2)
+    rows = 1 - 0.22 * (np.mod(np.arange(h) / ppm, 0.3) < 0.06)[:, None, None]
+    speck = 1 + 0.09 * rng.standard_normal((h, w, 1))
+    return (colour * rows * speck).astype(np.float32)
 
 
 def _density(view: View, corner: Floats, along: Floats, length: float, height: float) -> float:
@@ -109,13 +78,13 @@ def _place(
     view: View,
     texture: Floats,
     ppm: float,
-    frame: tuple[Floats, Floats, Floats],
-    size: tuple[float, float],
+    basis: Basis,
+    size: Size,
     normal: Floats,
-    gable: float = 0.0,
+    gable: float,
 ) -> None:
     """Lights a flat texture and lays it over the canvas where the camera sees it."""
-    origin, u, v = frame
+    origin, u, v = basis
     length, height = size
     corners = np.array([origin, origin + u * length, origin + u * length + v * height, origin + v * height])
     outline = clip_near(view.matrix, corners)
@@ -126,11 +95,8 @@ def _place(
     x1, y1 = np.minimum(np.ceil(outline.max(axis=0)) + 1, (w, h)).astype(int)
     if x1 <= x0 or y1 <= y0:
         return
-    plane = np.linalg.inv(
-        np.stack(
-            [view.matrix[:, :3] @ u, view.matrix[:, :3] @ v, view.matrix[:, :3] @ origin + view.matrix[:, 3]], 1
-        ).astype(float)
-    )
+    turn, shift = view.matrix[:, :3], view.matrix[:, 3]
+    plane = np.linalg.inv(np.stack([turn @ u, turn @ v, turn @ origin + shift], 1).astype(float))
     x, y = np.arange(x0, x1, dtype=np.float32)[None], np.arange(y0, y1, dtype=np.float32)[:, None]
     a, b, c = ((plane[i, 0] * x + plane[i, 1] * y + plane[i, 2]).astype(np.float32) for i in range(3))
     c = np.where(np.abs(c) < 1e-9, 1e-9, c)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamseg.street.actors import PosedCar
-from streamseg.street.cars import CAR_PAINTS, car
+from streamseg.street.cars import CAR_PAINTS, PosedCar, car
 from streamseg.street.people import Person
 from streamseg.street.scene import Plan
 
@@ -18,9 +17,8 @@ POOL = 97
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One passage: `delay` seconds after its slot begins the actor enters at `start`."""
+    """One passage: `delay` seconds after its slot begins the actor enters at `start`; without a `look` nobody does."""
 
-    used: bool
     delay: float
     speed: float
     side: float
@@ -59,20 +57,8 @@ def flows(plan: Plan) -> tuple[Flow, ...]:
         ends = (-16.0, plan.end - 1.0) if ahead > 0 else (plan.end - 1.0, -16.0)
         speed = rng.uniform(7.5, 12.5)
         out.append(_flow(rng, plan, "car", 1, side * plan.lane / 2, ends, 3.4, 0.5 * plan.busy, speed, ahead))
-        out.append(
-            _flow(
-                rng,
-                plan,
-                "bike",
-                1,
-                side * (plan.lane + plan.bike / 2),
-                (ends[0] * 0.7, ends[1] * 0.7),
-                5.5,
-                0.4 * plan.busy,
-                4.8,
-                ahead,
-            )
-        )
+        beside, ends = side * (plan.lane + plan.bike / 2), (ends[0] * 0.7, ends[1] * 0.7)
+        out.append(_flow(rng, plan, "bike", 1, beside, ends, 5.5, 0.4 * plan.busy, 4.8, ahead))
     for edge in plan.sides:
         rng = np.random.default_rng([plan.seed, 40 + edge.sign])
         middle = edge.sign * (edge.pavement + 1.0 + edge.back - 0.3) / 2
@@ -83,20 +69,8 @@ def flows(plan: Plan) -> tuple[Flow, ...]:
         rng = np.random.default_rng([plan.seed, 60])
         reach = plan.road + 1.4
         for ahead in (-1, 1):
-            out.append(
-                _flow(
-                    rng,
-                    plan,
-                    "person",
-                    0,
-                    plan.zebra,
-                    (-ahead * reach, ahead * reach),
-                    1.5,
-                    0.5 * plan.busy,
-                    1.35,
-                    ahead,
-                )
-            )
+            ends = (-ahead * reach, ahead * reach)
+            out.append(_flow(rng, plan, "person", 0, plan.zebra, ends, 1.5, 0.5 * plan.busy, 1.35, ahead))
     return tuple(out)
 
 
@@ -124,11 +98,7 @@ def _flow(
     for k in range(count):
         delay = float(rng.uniform(0, period * (0.25 if kind == "car" else 0.6)))
         used = bool(rng.random() < chance)
-        v = (
-            speed
-            if kind == "car"
-            else float(speed * rng.uniform(0.75, 1.25) if axis == 1 and kind == "person" else speed)
-        )
+        v = float(speed * rng.uniform(0.75, 1.25)) if axis == 1 and kind == "person" else speed
         if plan.zebra > 0 and (kind != "person" or axis == 0):
             # The moment at the crossing decides: wheels in the first part of the cycle, feet in the second.
             there = k * period + delay + (abs(plan.zebra - ends[0]) / v if axis == 1 else 0.0)
@@ -136,7 +106,7 @@ def _flow(
             used &= moment < 20 if kind != "person" else 21.5 < moment < 25.5
         wide = 0.12 if kind != "person" else 1.0 if axis == 0 else _room(plan, line)
         look = _look(rng, plan, kind, ahead) if used else None
-        slots.append(Slot(used, delay, v, float(rng.uniform(-wide, wide)), float(rng.uniform(0, 9)), look))
+        slots.append(Slot(delay, v, float(rng.uniform(-wide, wide)), float(rng.uniform(0, 9)), look))
     return Flow(kind, axis, line, ends[0], ends[1], period, tuple(slots))
 
 

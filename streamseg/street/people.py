@@ -8,26 +8,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from streamseg.street.actors import Shape, View, fixed, project
 from streamseg.street.light import Light, Rgb
-from streamseg.street.scene import NEAR, Floats
+from streamseg.street.scene import NEAR, Floats, Point
+from streamseg.street.view import Shape, View, fixed, project
 
 SKIN: tuple[Rgb, ...] = ((224, 178, 150), (206, 156, 124), (150, 104, 78), (98, 68, 52))
 HAIR: tuple[Rgb, ...] = ((40, 30, 26), (70, 48, 34), (150, 116, 70), (120, 118, 116), (24, 22, 24))
 TOPS: tuple[Rgb, ...] = (
-    (38, 40, 46),
-    (60, 70, 92),
-    (150, 40, 42),
-    (196, 190, 180),
-    (92, 100, 70),
-    (120, 120, 124),
-    (40, 80, 120),
-    (186, 150, 60),
-    (220, 220, 222),
-    (86, 52, 68),
-    (70, 56, 46),
-    (210, 110, 50),
-)
+    (38, 40, 46), (60, 70, 92), (150, 40, 42), (196, 190, 180), (92, 100, 70), (120, 120, 124),
+    (40, 80, 120), (186, 150, 60), (220, 220, 222), (86, 52, 68), (70, 56, 46), (210, 110, 50),
+)  # fmt: skip
 TROUSERS: tuple[Rgb, ...] = ((34, 36, 42), (52, 62, 86), (44, 50, 70), (112, 100, 82), (70, 70, 72), (150, 140, 120))
 _ROUND = np.linspace(-math.pi / 2, math.pi / 2, 5, dtype=np.float32)
 CIRCLE = np.linspace(0, 2 * math.pi, 10, endpoint=False, dtype=np.float32)
@@ -58,18 +48,18 @@ class Person:
             return (float(c[0]), float(c[1]), float(c[2]))
 
         return cls(
-            float(rng.choice([rng.uniform(1.55, 1.92), rng.uniform(1.15, 1.45)], p=[0.92, 0.08])),
-            float(rng.uniform(0.85, 1.2)),
-            pick(SKIN),
-            pick(HAIR),
-            pick(TOPS),
-            pick(TROUSERS),
-            pick(((30, 28, 28), (200, 200, 200), (90, 60, 40))),
-            float(rng.choice([0.0, 0.0, 0.12, 0.42])),
-            str(rng.choice(["none", "none", "pack", "hand"])),
-            bool(rng.random() < 0.4),
-            bool(rng.random() < 0.5),
-            float(rng.uniform(1.25, 1.5)),
+            height=float(rng.choice([rng.uniform(1.55, 1.92), rng.uniform(1.15, 1.45)], p=[0.92, 0.08])),
+            girth=float(rng.uniform(0.85, 1.2)),
+            skin=pick(SKIN),
+            hair=pick(HAIR),
+            top=pick(TOPS),
+            legs=pick(TROUSERS),
+            shoes=pick(((30, 28, 28), (200, 200, 200), (90, 60, 40))),
+            coat=float(rng.choice([0.0, 0.0, 0.12, 0.42])),
+            bag=str(rng.choice(["none", "none", "pack", "hand"])),
+            long_hair=bool(rng.random() < 0.4),
+            helmet=bool(rng.random() < 0.5),
+            stride=float(rng.uniform(1.25, 1.5)),
         )
 
 
@@ -97,19 +87,12 @@ class Body:
         """+1 when the right side is the nearer one: the limbs of the other are drawn first."""
         self.away = to_eye[0] * heading[0] + to_eye[1] * heading[1] < 0
         """We see the back."""
-        self.ends: list[tuple[float, float, float]] = []
+        self.ends: list[Point] = []
         self.radii: list[float] = []
         self.parts: list[tuple[int, int, Rgb, float]] = []
 
     def limb(
-        self,
-        a: tuple[float, float, float],
-        b: tuple[float, float, float],
-        ra: float,
-        rb: float,
-        colour: Rgb,
-        tone: float = 1.0,
-        keep: bool = False,
+        self, a: Point, b: Point, ra: float, rb: float, colour: Rgb, tone: float = 1.0, keep: bool = False
     ) -> None:
         """A part under 4 pixels is left out unless it must be kept."""
         if not keep and self.scale * (max(abs(a[0] - b[0]), abs(a[1] - b[1]), abs(a[2] - b[2])) + ra) < 4:
@@ -118,7 +101,7 @@ class Body:
         self.ends += [a, b]
         self.radii += [ra, rb]
 
-    def hull(self, points: list[tuple[tuple[float, float, float], float]], colour: Rgb, tone: float = 1.0) -> None:
+    def hull(self, points: list[tuple[Point, float]], colour: Rgb, tone: float = 1.0) -> None:
         if self.scale * points[0][1] < 0.7 and len(points) == 3:
             return
         self.parts.append((len(points), len(self.ends), colour, tone))
@@ -144,35 +127,31 @@ def shapes(view: View, light: Light, bodies: list[Body], sunlit: list[float]) ->
     side = 0.12 if light.sun[0] * view.matrix[0, 0] > 0 else -0.12
     # A lighter core, shifted to the light, makes a limb round.
     cores = fixed((limbs - middle) * (0.6, 0.86) + middle + extent * (side, -0.02))
-    limbs_fixed = fixed(limbs)
     clouds = fixed(pixels[:, None] + radius[:, None, None] * _RING)
     tones = np.array([(*p[2], p[3]) for b in bodies for p in b.parts], np.float32)
     sun = np.repeat(np.array(sunlit, np.float32), [len(b.parts) for b in bodies])[:, None]
     shine = np.array(light.ambient, np.float32) * 0.9 + np.array(light.direct, np.float32) * 0.62 * sun
     dark = np.minimum(tones[:, :3] * shine * tones[:, 3:], 255)
-    palette, bright = dark.tolist(), np.minimum(dark * 1.13, 255).tolist()
+    colours = zip(dark.tolist(), np.minimum(dark * 1.13, 255).tolist(), strict=True)
+    drawn = zip(fixed(limbs), cores, strict=True)
     large = (np.maximum.reduceat(radius, starts) > 5.0).tolist()
     ahead = (np.minimum.reduceat(depth, starts) > NEAR).tolist()
     out: list[Shape] = []
-    limb = part = 0
     for body, start, big, whole in zip(bodies, starts, large, ahead, strict=True):
         shape: Shape = []
         for count, i, _, tone in body.parts:
+            colour, lighter = next(colours)
             if count == 0:
-                points, core = limbs_fixed[limb], cores[limb]
-                limb += 1
+                points, core = next(drawn)
             else:
                 points = cv2.convexHull(clouds[start + i : start + i + count].reshape(-1, 2))[:, 0]
                 core = points
                 if big:
-                    mid = points.mean(axis=0)
-                    core = ((points - mid) * (0.6, 0.86) + mid + np.ptp(points, axis=0) * (side, -0.02)).astype(
-                        np.int32
-                    )
-            shape.append((points, palette[part]))
+                    mid, reach = points.mean(axis=0), np.ptp(points, axis=0)
+                    core = ((points - mid) * (0.6, 0.86) + mid + reach * (side, -0.02)).astype(np.int32)
+            shape.append((points, colour))
             if big and tone > 0.72:
-                shape.append((core, bright[part]))
-            part += 1
+                shape.append((core, lighter))
         out.append(shape if whole else [])
     return out
 
@@ -199,14 +178,9 @@ def walker(person: Person, s: float, t: float, heading: tuple[float, float], wal
             side * 0.085 * k,
             max(knee[2] - 0.40 * k * math.cos(thigh - knee_bend), 0.06),
         )
-        body.limb(
-            (ankle[0] - 0.04, ankle[1], ankle[2] - 0.03),
-            (ankle[0] + 0.15 * k, ankle[1], max(ankle[2] - 0.045, 0.025)),
-            0.045,
-            0.035,
-            person.shoes,
-            tone,
-        )
+        heel, toes = ankle[0] - 0.04, ankle[0] + 0.15 * k
+        sole = (toes, ankle[1], max(ankle[2] - 0.045, 0.025))
+        body.limb((heel, ankle[1], ankle[2] - 0.03), sole, 0.045, 0.035, person.shoes, tone)
         body.limb(knee, ankle, 0.062 * k * g, 0.045 * k, person.legs, tone)
         body.limb(top, knee, 0.088 * k * g, 0.065 * k * g, person.legs, tone)
 
@@ -237,13 +211,12 @@ def walker(person: Person, s: float, t: float, heading: tuple[float, float], wal
     arm(-near)
     leg(-near)
     leg(near)
-    away = body.away
     pack = [
         ((-0.2 * k, -0.08, shoulder - 0.1), 0.1),
         ((-0.2 * k, 0.08, shoulder - 0.1), 0.1),
         ((-0.2 * k, 0.0, hip + 0.12), 0.13),
     ]
-    if person.bag == "pack" and not away:
+    if person.bag == "pack" and not body.away:
         body.hull(pack, (60, 62, 66), 0.85)
     low = hip - 0.02 - person.coat * k
     wide = 0.1 + 0.05 * (person.coat > 0.2)
@@ -257,20 +230,14 @@ def walker(person: Person, s: float, t: float, heading: tuple[float, float], wal
         ],
         person.top,
     )
-    if person.bag == "pack" and away:
+    if person.bag == "pack" and body.away:
         body.hull(pack, (60, 62, 66))
     body.limb((0, 0, neck - 0.02), (0.01, 0, neck + 0.08 * k), 0.055 * k, 0.05 * k, person.skin, 0.9)
     head = neck + 0.17 * k
     if person.long_hair:
         body.limb((-0.05, 0, head), (-0.07, 0, neck - 0.04), 0.1 * k, 0.08 * k, person.hair, 0.9)
-    body.limb(
-        (0.02, 0, head - 0.03),
-        (0.015, 0, head + 0.05),
-        0.085 * k,
-        0.092 * k,
-        person.hair if away else person.skin,
-        keep=True,
-    )
+    seen = person.hair if body.away else person.skin
+    body.limb((0.02, 0, head - 0.03), (0.015, 0, head + 0.05), 0.085 * k, 0.092 * k, seen, keep=True)
     body.limb((-0.03, 0, head + 0.02), (-0.015, 0, head + 0.07), 0.09 * k, 0.088 * k, person.hair, 1.0)
     arm(near)
     return body

@@ -10,23 +10,12 @@ from streamseg.street.light import Rgb, daylight
 from streamseg.street.scene import Camera, House, Plan, Side, Thing
 
 BRICKS: tuple[Rgb, ...] = (
-    (150, 88, 68),
-    (168, 112, 84),
-    (136, 98, 80),
-    (186, 150, 110),
-    (120, 74, 62),
-    (172, 142, 122),
-)
+    (150, 88, 68), (168, 112, 84), (136, 98, 80), (186, 150, 110), (120, 74, 62), (172, 142, 122)
+)  # fmt: skip
 RENDERS: tuple[Rgb, ...] = (
-    (222, 214, 196),
-    (206, 196, 176),
-    (226, 222, 214),
-    (196, 178, 150),
-    (176, 186, 190),
-    (214, 186, 160),
-    (190, 198, 180),
-    (200, 170, 160),
-)
+    (222, 214, 196), (206, 196, 176), (226, 222, 214), (196, 178, 150),
+    (176, 186, 190), (214, 186, 160), (190, 198, 180), (200, 170, 160),
+)  # fmt: skip
 CONCRETES: tuple[Rgb, ...] = ((160, 158, 152), (176, 172, 164), (138, 140, 142), (120, 116, 112))
 
 
@@ -52,23 +41,22 @@ def plan(seed: int, width: int, height: int) -> Plan:
     edges = [
         side.sign * e for side in sides for e in (lane, lane + bike, road, road + 0.9, side.back - 0.1, side.back + 0.1)
     ]
-    strips = tuple(sorted([0.0, *(float(e) for e in edges)]))
     return Plan(
-        seed,
-        camera,
-        light,
-        lane,
-        bike,
-        parking,
-        road,
-        end,
-        zebra,
-        bool(rng.random() < 0.5),
-        sides,
-        tuple(houses),
-        tuple(things),
-        float(rng.uniform(0.35, 1.0)),
-        strips,
+        seed=seed,
+        camera=camera,
+        light=light,
+        lane=lane,
+        bike=bike,
+        parking=parking,
+        road=road,
+        end=end,
+        zebra=zebra,
+        drive_left=bool(rng.random() < 0.5),
+        sides=sides,
+        houses=tuple(houses),
+        things=tuple(things),
+        busy=float(rng.uniform(0.35, 1.0)),
+        strips=tuple(sorted([0.0, *(float(e) for e in edges)])),
     )
 
 
@@ -99,37 +87,21 @@ def _houses(rng: np.random.Generator, side: Side, end: float) -> list[House]:
     base = rng.uniform(6, 9) if side.frontage == "garden" else rng.uniform(8, 15)
     while t < end:
         if side.frontage == "office":
-            length, height, style = (
-                rng.uniform(16, 34),
-                rng.uniform(12, 26),
-                str(rng.choice(["concrete", "glass", "brick"])),
-            )
+            length, height = rng.uniform(16, 34), rng.uniform(12, 26)
+            style = str(rng.choice(["concrete", "glass", "brick"]))
         elif side.frontage in ("garden", "park"):
-            length, height, style = rng.uniform(7, 13), base + rng.uniform(-1, 1), str(rng.choice(["brick", "render"]))
+            length, height = rng.uniform(7, 13), base + rng.uniform(-1, 1)
+            style = str(rng.choice(["brick", "render"]))
         else:
-            length, height, style = (
-                rng.uniform(5.5, 14),
-                base + rng.uniform(-2, 3),
-                str(rng.choice(["brick", "brick", "render"])),
-            )
+            length, height = rng.uniform(5.5, 14), base + rng.uniform(-2, 3)
+            style = str(rng.choice(["brick", "brick", "render"]))
             style += "+shop" if side.frontage == "shops" or rng.random() < 0.2 else ""
         colours = BRICKS if "brick" in style else RENDERS if "render" in style else CONCRETES
         paint = colours[int(rng.integers(len(colours)))]
         roof = 0.0 if side.frontage == "office" or rng.random() < 0.3 else rng.uniform(2, 3.4)
-        houses.append(
-            House(
-                side.sign * side.front,
-                float(t),
-                1,
-                -side.sign,
-                float(length),
-                float(height),
-                style,
-                paint,
-                float(roof),
-                int(rng.integers(1 << 30)),
-            )
-        )
+        own = int(rng.integers(1 << 30))
+        s, size = side.sign * side.front, (float(length), float(height))
+        houses.append(House(s, float(t), 1, -side.sign, *size, style, paint, float(roof), own))
         gap = rng.uniform(2.5, 6) if side.frontage in ("garden", "park") else rng.uniform(2, 5) * (rng.random() < 0.12)
         t += length + gap
     return houses
@@ -142,20 +114,9 @@ def _closing(rng: np.random.Generator, end: float) -> list[House]:
         length = rng.uniform(8, 18)
         style = str(rng.choice(["brick", "render"]))
         colours = BRICKS if style == "brick" else RENDERS
-        houses.append(
-            House(
-                s,
-                end,
-                0,
-                -1,
-                float(length),
-                float(rng.uniform(8, 16)),
-                style,
-                colours[int(rng.integers(len(colours)))],
-                0.0,
-                int(rng.integers(1 << 30)),
-            )
-        )
+        height = float(rng.uniform(8, 16))
+        paint = colours[int(rng.integers(len(colours)))]
+        houses.append(House(s, end, 0, -1, float(length), height, style, paint, 0.0, int(rng.integers(1 << 30))))
         s += length
     return houses
 

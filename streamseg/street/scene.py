@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from streamseg.street.light import Light, Rgb
 
 Floats = NDArray[np.floating[Any]]
+Point = tuple[float, float, float]
+"""Metres: of the world, or within a car or a figure."""
 NEAR = 0.35
 """Nothing closer than this many metres is drawn."""
 

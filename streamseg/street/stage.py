@@ -8,13 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streamseg.street.actors import PosedCar, Shape, View, project
+from streamseg.street.cars import PosedCar
 from streamseg.street.cyclist import cyclist
 from streamseg.street.ground import CAR, CYCLIST, PAVEMENT, PERSON, ROAD, SHADOW_PPM, SHADOW_S, SHADOW_T, TREE
 from streamseg.street.motion import Actor, actors, flows
 from streamseg.street.people import Body, shapes, walker
 from streamseg.street.plan import plan
 from streamseg.street.static import still
+from streamseg.street.view import Shape, View, project
 
 U8 = NDArray[np.uint8]
 LABELS = {"car": CAR, "bike": CYCLIST, "person": PERSON}
@@ -170,9 +171,7 @@ class Stage:
 
 def _exposure(rgb: U8, seed: int, night: bool) -> float:
     """What the camera's automatic exposure would do: the mean comes near a level of its own."""
-    level = (
-        np.random.default_rng([seed, 6]).uniform(66, 84) if night else np.random.default_rng([seed, 6]).uniform(92, 124)
-    )
+    level = np.random.default_rng([seed, 6]).uniform(*((66, 84) if night else (92, 124)))
     return float(np.clip(level / max(float(rgb.mean()), 1.0), 0.75, 1.7))
 
 

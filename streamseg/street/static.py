@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from streamseg.street.actors import View
 from streamseg.street.facade import draw_house
 from streamseg.street.furniture import Furniture
 from streamseg.street.ground import SHADOW_PPM, SHADOW_S, SHADOW_T, TILE, Canvas, ground, noise_tile, sky
 from streamseg.street.scene import Floats, Plan
+from streamseg.street.view import View
 
 
 def shadow_map(plan: Plan, noise: Floats) -> Floats:
@@ -27,23 +27,19 @@ def shadow_map(plan: Plan, noise: Floats) -> Floats:
         out: NDArray[np.int32] = np.rint((points + np.array((SHADOW_S, SHADOW_T))) * SHADOW_PPM).astype(np.int32)
         return out
 
+    def cast(onto: NDArray[np.uint8], base: ArrayLike, height: float) -> None:
+        """What stands on `base` [n, 2], so high."""
+        foot = np.asarray(base)
+        cv2.fillConvexPoly(onto, cv2.convexHull(at(np.concatenate([foot, foot + throw * height]))), (255,))
+
     soft = plan.light.direct[0] < 0.1
     trees = np.zeros(shape, np.uint8)
     if not soft:
         for house in plan.houses:
             if house.axis == 1:
                 back = house.s - house.facing * 9.0
-                base = np.array(
-                    [
-                        (house.s, house.t),
-                        (house.s, house.t + house.length),
-                        (back, house.t + house.length),
-                        (back, house.t),
-                    ]
-                )
-                cv2.fillConvexPoly(
-                    dark, cv2.convexHull(at(np.concatenate([base, base + throw * house.height]))), (255,)
-                )
+                t0, t1 = house.t, house.t + house.length
+                cast(dark, [(house.s, t0), (house.s, t1), (back, t1), (back, t0)], house.height)
         for thing in plan.things:
             foot = np.array((thing.s, thing.t))
             if thing.kind == "tree":
@@ -58,8 +54,7 @@ def shadow_map(plan: Plan, noise: Floats) -> Floats:
             elif thing.kind in ("lamp", "sign", "beacon", "bollard"):
                 cv2.line(dark, at(foot[None])[0].tolist(), at((foot + throw * thing.size)[None])[0].tolist(), (190,), 1)
             elif thing.kind in ("fence", "hedge", "wall"):
-                line = np.array([foot, foot + np.array((0.0, thing.size))])
-                cv2.fillConvexPoly(dark, cv2.convexHull(at(np.concatenate([line, line + throw * 1.1]))), (255,))
+                cast(dark, [foot, foot + np.array((0.0, thing.size))], 1.1)
     blur = cv2.GaussianBlur(dark, (0, 0), 0.12 * SHADOW_PPM).astype(np.float32) / 255
     ys, xs = np.mod(np.arange(shape[0]) * 5, TILE)[:, None], np.mod(np.arange(shape[1]) * 5, TILE)[None]
     leaves = cv2.GaussianBlur(trees, (0, 0), 0.5 * SHADOW_PPM).astype(np.float32) / 255
@@ -68,9 +63,7 @@ def shadow_map(plan: Plan, noise: Floats) -> Floats:
     for thing in plan.things:
         if thing.kind == "parked":
             box = np.array([(-0.9, -2.2), (0.9, -2.2), (0.9, 2.2), (-0.9, 2.2)]) + np.array((thing.s, thing.t))
-            cv2.fillConvexPoly(
-                contact, cv2.convexHull(at(np.concatenate([box, box + throw * 0.55 * (not soft)]))), (255,)
-            )
+            cast(contact, box, 0.55 * (not soft))
     near = cv2.GaussianBlur(contact, (0, 0), (0.5 if soft else 0.18) * SHADOW_PPM).astype(np.float32) / 255
     out: Floats = np.maximum(1 - blur, 0) * (1 - (0.75 if not soft else 0.5) * near) - (0.5 if soft else 0.2) * near
     return out
@@ -89,7 +82,7 @@ def still(plan: Plan, scale: int) -> tuple[Canvas, Floats]:
     sky(canvas, big, noise)
     ground(canvas, big, noise, grit, shadow)
     houses = sorted(plan.houses, key=lambda x: -(math.hypot(x.s, x.t + x.length / 2) + (x.axis == 0) * 1e4))
-    furniture = Furniture(canvas, big, view, noise)
+    furniture = Furniture(canvas, big, view)
     for house in houses:
         draw_house(canvas, big, view, house, noise)
     for thing in sorted(plan.things, key=lambda x: -plan.order(x.s, max(x.t, 0.0))):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -161,14 +164,16 @@ def _streets(source: Synthetic) -> Pictures:
     size = f"{source.width}x{source.height}"
     name = f"{size}-{source.seed}-{source.pictures}-{_drawing()}.npz"
     file = user_cache_path("streamseg") / "streets" / name
-    if not file.exists():
-        frames = list(track(_drawn(source), "drawing streets", total=source.pictures))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part.npz")
-        np.savez(part, rgb=np.stack([f[0] for f in frames]), labels=np.stack([f[1] for f in frames]))
-        part.replace(file)
-    with np.load(file) as kept:
+    with suppress(OSError, ValueError, EOFError, BadZipFile), file.open("rb") as opened, np.load(opened) as kept:
         return Pictures(f"street {size}", source.share, list(kept["rgb"]), list(kept["labels"]))
+    frames = list(track(_drawn(source), "drawing streets", total=source.pictures))  # not there, or damaged
+    rgb, labels = (np.stack(each) for each in zip(*frames, strict=True))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as written:
+        np.savez(written, rgb=rgb, labels=labels)
+    part.replace(file)
+    return Pictures(f"street {size}", source.share, list(rgb), list(labels))
 
 
 def _drawn(source: Synthetic) -> Iterator[tuple[U8, U8]]:

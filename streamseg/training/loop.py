@@ -96,14 +96,15 @@ class Run:
         sets: Sequence[Pictures],
         report: Pictures | None,
         out: Path,
-        minutes: float | None = None,
-        base: Path = Path(),
+        minutes: float | None,
+        base: Path,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.sets, self.pictures, self.out = recipe, sets, report, out
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = build(recipe.architecture, len(recipe.classes)).to(self.device, memory_format=torch.channels_last)
-        self.frozen = weights.Frozen(self.model, self._initialised(base), _frozen_epochs(recipe))
+        frozen_epochs = None if recipe.freeze is True else int(recipe.freeze)  # None: for ever
+        self.frozen = weights.Frozen(self.model, self._initialised(base), frozen_epochs)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimiser = _optimiser(self.model, recipe)
         self.weights = soft_weights(class_frequency(sets, len(recipe.classes)), recipe.losses.softness).to(self.device)
@@ -317,11 +318,6 @@ def _loaded(recipe: Recipe, data_root: Path | None, base: Path) -> tuple[list[Pi
             pictures = taught(pictures, recipe.distill, recipe.names, base)
         sets.append(pictures)
     return sets, load(recipe.report, recipe.names, data_root, base) if recipe.report else None
-
-
-def _frozen_epochs(recipe: Recipe) -> int | None:
-    """For how many epochs what was taken over is frozen; None for all."""
-    return None if recipe.freeze is True else int(recipe.freeze)
 
 
 def _keep_memory() -> None:

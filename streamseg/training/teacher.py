@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -61,8 +62,8 @@ def _bundle(engine: str, base: Path) -> Bundle:
 def _kept(folder: Path, rgb: U8, teachers: Sequence[tuple[Teacher, int]], temperature: float) -> U8:
     """From the cache, a file a picture, so that nothing is lost when the run is interrupted here."""
     file = folder / f"{hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()[:32]}.npy"
-    if file.exists():
-        return np.asarray(np.load(file), np.uint8)
+    with suppress(OSError, ValueError, EOFError), file.open("rb") as kept:  # not there, or damaged
+        return np.asarray(np.load(kept), np.uint8)
     chances = sum(n * teacher.chances(rgb) for teacher, n in teachers) / sum(n for _, n in teachers)
     soft = softened(np.asarray(chances, np.float32), temperature)
     part = file.with_suffix(f".{os.getpid()}.part")

@@ -63,11 +63,8 @@ def initialise(model: nn.Module, architecture: str, classes: Sequence[str], init
         is_of = f", which is of the architecture {theirs_architecture}" if theirs_architecture else ""
         log.warning(
             "init: %.0f %% of the weights of %s start afresh, beside its heads: they are not in %s%s",
-            max(1, 100 * share),
-            architecture,
-            path,
-            is_of,
-        )
+            max(1, 100 * share), architecture, path, is_of,
+        )  # fmt: skip
     return [name for name in ours if name not in fitting]
 
 
