@@ -19,6 +19,7 @@ from streamseg.engine import program
 from streamseg.engine.half import in_half
 from streamseg.engine.program import ProgramSpec, state_shape, up_to_scores
 from streamseg.engine.tensorrt_graph import for_tensorrt, takes_batches
+from streamseg.engine.torch_operators import OPERATORS
 from streamseg.engine.torch_walk import Walk
 from streamseg.training.export import export_network
 
@@ -157,3 +158,24 @@ def test_nor_do_the_graphs_of_other_exporters() -> None:
     model = program.build(network, ProgramSpec((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "average", 0.5))
     test_a_graph_holds_no_work_of_the_host(model)
     test_what_is_settled_beforehand_changes_no_answer(model)
+
+
+@pytest.mark.parametrize("how", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize("size", [(9, 12), (8, 8), (2, 1)])
+def test_tensorflow_s_padding_is_known(how: str, size: tuple[int, int]) -> None:
+    import onnxruntime
+
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(1, 3, *size)).astype(np.float32), rng.normal(size=(4, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "kernel"], ["cells"], strides=[2, 2], auto_pad=how),
+        onnx.helper.make_node("MaxPool", ["cells"], ["y"], kernel_shape=[2, 2], strides=[1, 1], auto_pad=how),
+    ]
+    values = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in ("x", "y")]
+    weights = [onnx.numpy_helper.from_array(kernel, "kernel")]
+    graph = onnx.helper.make_graph(nodes, "same", values[:1], values[1:], weights)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    cells = OPERATORS["Conv"](torch.from_numpy(x), torch.from_numpy(kernel), strides=[2, 2], auto_pad=how)
+    ours = OPERATORS["MaxPool"](cells, kernel_shape=[2, 2], strides=[1, 1], auto_pad=how)
+    np.testing.assert_allclose(ours.numpy(), session.run(["y"], {"x": x})[0], atol=1e-5)

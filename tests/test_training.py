@@ -162,7 +162,7 @@ def test_missing_pictures_or_labels_are_refused_with_their_path(folder: Path, tm
         train(write(tmp_path / "r.yaml", folder), out=tmp_path / "run", data_root=tmp_path / "nowhere")
     (tmp_path / "train").mkdir()
     cv2.imwrite(str(tmp_path / "train" / "a.png"), np.zeros((32, 32, 3), np.uint8))
-    with pytest.raises(ConfigError, match=r"trainannot/a\.png is missing"):
+    with pytest.raises(ConfigError, match=r"trainannot/a\.png, the labels of a picture, cannot be read"):
         train(write(tmp_path / "r.yaml", folder), out=tmp_path / "run", data_root=tmp_path)
 
 

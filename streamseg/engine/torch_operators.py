@@ -52,6 +52,15 @@ def _padded(x: Any, pads: list[int], value: float = 0.0) -> tuple[Any, tuple[int
     return F.pad(x, (left, right, top, bottom), value=value), (0, 0)
 
 
+def _same(how: str, x: Any, kernel: Any, strides: Any, dilations: Any) -> list[int]:
+    """What TensorFlow pads with, so that the size is only divided by the strides, rounded up; the odd one is last, or
+    with SAME_LOWER first."""
+    sides = zip(x.shape[2:], kernel, strides, dilations, strict=True)
+    both = [max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n) for n, k, s, d in sides]
+    before = [n // 2 if how == "SAME_UPPER" else n - n // 2 for n in both]
+    return [*before, *(n - first for n, first in zip(both, before, strict=True))]
+
+
 def _only(name: str, **attributes: Any) -> None:
     for key, (value, allowed) in attributes.items():
         if value not in allowed:
@@ -62,7 +71,8 @@ def _only(name: str, **attributes: Any) -> None:
 
 def conv(x: Any, w: Any, b: Any = None, *, strides: Any = (1, 1), pads: Any = (0, 0, 0, 0), dilations: Any = (1, 1),
          group: int = 1, kernel_shape: Any = None, auto_pad: str = "NOTSET") -> Any:  # fmt: skip
-    _only("Conv", auto_pad=(auto_pad, ("NOTSET", "VALID")))
+    if auto_pad.startswith("SAME"):
+        pads = _same(auto_pad, x, w.shape[2:], strides, dilations)
     x, padding = _padded(x, list(pads))
     return F.conv2d(x, w, b, tuple(strides), padding, tuple(dilations), group)
 
@@ -78,7 +88,8 @@ def conv_transpose(x: Any, w: Any, b: Any = None, *, strides: Any = (1, 1), pads
 
 def max_pool(x: Any, *, kernel_shape: Any, strides: Any = (1, 1), pads: Any = (0, 0, 0, 0), dilations: Any = (1, 1),
              ceil_mode: int = 0, auto_pad: str = "NOTSET", storage_order: int = 0) -> Any:  # fmt: skip
-    _only("MaxPool", auto_pad=(auto_pad, ("NOTSET", "VALID")))
+    if auto_pad.startswith("SAME"):
+        pads = _same(auto_pad, x, kernel_shape, strides, dilations)
     x, padding = _padded(x, list(pads), float("-inf"))
     return F.max_pool2d(x, tuple(kernel_shape), tuple(strides), padding, tuple(dilations), bool(ceil_mode))
 

@@ -108,7 +108,7 @@ def _boxed(image: Mapping[str, Any], boxes: tuple[Any, ...], path: Path, picture
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"boxes {path} cannot be read: {error.strerror}") from None
     except ValueError as error:

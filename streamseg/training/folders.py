@@ -93,6 +93,6 @@ def _listed(pictures: Sequence[Path], names: Path, suffix: str) -> list[Path]:
     would train on those that are kept for measuring."""
     if not names.is_file():
         raise ConfigError(f"{names}, which lists the split's pictures, is missing")
-    lines = (line.split() for line in names.read_text(encoding="utf-8").splitlines())
+    lines = (line.split() for line in names.read_text(encoding="utf-8-sig").splitlines())
     wanted = {Path(words[0]).name for words in lines if words}
     return [p for p in pictures if {p.name, p.stem, p.stem.removesuffix(suffix)} & wanted]
