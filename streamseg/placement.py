@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from streamseg.engine.backends import ON_GPU
+from streamseg.engine.backends import ON_GPU, index_of
 from streamseg.engine.machine import gpu_names
 from streamseg.errors import BackendUnavailable, ConfigError
 from streamseg.ingest import nvdec
@@ -52,7 +52,7 @@ class Placement:
     def decoder(self, stream: str) -> int | None:
         """The index of the GPU that decodes a stream; None: the CPU does."""
         device = self.devices[stream]
-        return int(device.partition(":")[2]) if self.decoding and device != CPU else None
+        return index_of(device) if self.decoding and device != CPU else None
 
 
 def place(streams: Sequence[str], device: str, backend: str, ask: Callable[[], Machine]) -> Placement:
@@ -113,7 +113,7 @@ def _no_scaling() -> str:
 def _usable(device: str, machine: Machine) -> list[int]:
     if device == "auto":
         return [] if machine.no_engine else list(range(len(machine.gpus)))
-    index = int(device.partition(":")[2])
+    index = index_of(device)
     if index >= len(machine.gpus):
         there = ", ".join(f"cuda:{i} ({name})" for i, name in enumerate(machine.gpus)) or "no NVIDIA GPU"
         raise BackendUnavailable(f"engine.device: {device} is not here; there is {there}; or choose auto")
@@ -127,7 +127,7 @@ def _on_cpu(streams: Sequence[str], told: str) -> Placement:
 
 
 def _told(devices: dict[str, str], machine: Machine) -> str:
-    used = sorted({int(device.partition(":")[2]) for device in devices.values()})
+    used = sorted({index_of(device) for device in devices.values()})
     names = _named([machine.gpus[index] for index in used])
     if machine.on_gpu:
         return f"{names}: decodes, scales and analyses{_shares(devices)}"
