@@ -82,6 +82,7 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
             return steps[-1].why is None
 
         best = _most(holds, plan.limit)
+    skips = any(stream.motion.skip for stream in _config(plan, feed, 1).streams)  # --set may ask for it too
     alone = next((s.trial.load.rss_mb for s in steps if s.cameras == 1 and s.trial), None)
     rows = [_row(step, facts["cores"], alone, idle_mb) for step in sorted(steps, key=lambda s: s.cameras)]
     found = next((row for row in rows if row["cameras"] == best), {})
@@ -98,7 +99,7 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
         "jpeg": "frame" in plan.kinds or "picture" in plan.kinds,
         "subscribed": list(plan.kinds),
         "watched": plan.watched or "all",
-        "motion_skip": plan.motion_skip,
+        "motion_skip": skips,
         "cameras": best,
         "fps": found.get("fps"),
         "p95_ms": found.get("p95_ms"),
