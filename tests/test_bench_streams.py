@@ -206,9 +206,10 @@ def test_streams_subscribes_to_what_it_is_told_to(
     streamseg_here: Callable[..., Finished], tiny_engine: Path, clip: Clips
 ) -> None:
     options = ["--engine", tiny_engine, "--subscribe", "labels", "--watched", 1, *SHORT]
+    options += ["--set", "streams[0].motion.skip=true"]
     done = streamseg_here("bench", "streams", clip("h264", frames=10), *options)
     assert done.code == 0, done
-    for words in ("overlay off, JPEG off, motion skip off", "labels of 1 of the cameras", "2 FPS", "openvino"):
+    for words in ("overlay off, JPEG off, motion skip on", "labels of 1 of the cameras", "2 FPS", "openvino"):
         assert words in done.stdout
     header = next(line for line in done.stdout.splitlines() if line.startswith("cameras"))
     for column in ("fps", "p50", "p95", "p99", "dropped", "CPU cores", "RSS MB", "MB a stream", "limit", "holds"):

@@ -81,8 +81,8 @@ def run(plan: Plan, say: Say) -> dict[str, Any]:
             say(f"    {steps[-1].why or 'holds'}")
             return steps[-1].why is None
 
+        skips = any(stream.motion.skip for stream in _config(plan, feed, 1).streams)  # --set may ask for it too
         best = _most(holds, plan.limit)
-    skips = any(stream.motion.skip for stream in _config(plan, feed, 1).streams)  # --set may ask for it too
     alone = next((s.trial.load.rss_mb for s in steps if s.cameras == 1 and s.trial), None)
     rows = [_row(step, facts["cores"], alone, idle_mb) for step in sorted(steps, key=lambda s: s.cameras)]
     found = next((row for row in rows if row["cameras"] == best), {})
