@@ -1,6 +1,11 @@
 """`streamseg` and `python -m streamseg`: light to import, so that Ctrl-C ends a command with 130 from its begin on."""
 
+import os
 import sys
+
+# numpy's BLAS keeps threads spinning between large matrix products, of which none here is worth a second core; it reads
+# this when it is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def main() -> None:

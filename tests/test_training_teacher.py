@@ -21,13 +21,13 @@ from streamseg.engine.bundle import write as write_engine
 from streamseg.errors import ConfigError, EngineNotFound
 from streamseg.training import train
 from streamseg.training.augment import Sample, augment
-from streamseg.training.data import Pictures, batches, class_frequency
+from streamseg.training.data import Batch, Pictures, batches, class_frequency
 from streamseg.training.datasets import load
 from streamseg.training.kinds import Clips as ClipsSet
 from streamseg.training.kinds import Stills
 from streamseg.training.losses import distillation_loss
 from streamseg.training.recipe import Augment, Distill, Losses, Recipe
-from streamseg.training.teacher import Teacher, merging, softened, taught
+from streamseg.training.teacher import Teacher, Teachers, merging, softened
 
 STILL = Augment(scale=(1, 1), aspect=1, rotate_degrees=0, flip=0, colour=0, grey=0, noise=0, blur=0, jpeg=0)
 
@@ -74,23 +74,54 @@ def test_a_network_learns_from_an_unlabelled_clip_what_the_teacher_sees_in_it(
 
 def test_the_teacher_is_asked_once_about_each_picture(tiny_engine: Path, own_cache: Path, tmp_path: Path) -> None:
     how = Distill(engine=str(tiny_engine))
-    first = taught(unlabelled(2), how, tiny.NAMES, tmp_path)
+    teachers = Teachers(how, tiny.NAMES, tmp_path)
+    first = teachers.taught(unlabelled(2))
     assert first.soft is not None
     stamps = {file: file.stat().st_mtime_ns for file in own_cache.rglob("*.npy")}
     assert len(stamps) == 2
-    again = taught(unlabelled(3), how, tiny.NAMES, tmp_path)
+    again = teachers.taught(unlabelled(3))
     assert again.soft is not None
     np.testing.assert_array_equal(again.soft[:2], first.soft)
     now = {file: file.stat().st_mtime_ns for file in own_cache.rglob("*.npy")}
     assert len(now) == 3
     assert stamps.items() <= now.items()
-    taught(unlabelled(2), Distill(engine=str(tiny_engine), temperature=2), tiny.NAMES, tmp_path)
+    Teachers(Distill(engine=str(tiny_engine), temperature=2), tiny.NAMES, tmp_path).taught(unlabelled(2))
     assert len(list(own_cache.rglob("*.npy"))) == 5  # another question
     for file in now:
         file.write_bytes(b"")
-    damaged = taught(unlabelled(1), how, tiny.NAMES, tmp_path)
+    damaged = teachers.taught(unlabelled(1))
     assert damaged.soft is not None
     np.testing.assert_array_equal(damaged.soft, first.soft[:1])
+
+
+def test_a_live_teacher_says_what_it_sees_in_pictures_as_they_were_changed(tiny_engine: Path, tmp_path: Path) -> None:
+    teachers = Teachers(Distill(engine=str(tiny_engine), live=True), tiny.NAMES, tmp_path)
+    before = teachers.taught(unlabelled(2))
+    assert before.soft is not None
+    changed = np.stack([255 - rgb for rgb in before.rgb])
+    known = np.stack(before.soft)
+    known[0, :, :10] = 0  # what lies beyond the picture
+    known[1] = 0  # a picture that the teacher was not asked about
+    live = teachers.again(Batch(changed, np.zeros((2, 96, 160), np.uint8), known)).soft
+    assert live is not None
+    now = softened(Teacher(find(tiny_engine), Distill(engine=""), tiny.NAMES).chances(changed[0]), 1.0)
+    np.testing.assert_array_equal(live[0, :, 10:], now[:, 10:])
+    assert (live[0, :, 10:].argmax(2) != known[0, :, 10:].argmax(2)).mean() > 0.2
+    assert not live[0, :, :10].any()
+    assert not live[1].any()
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_only_a_live_teacher_teaches_what_becomes_of_colours(
+    clip: Clips, tiny_engine: Path, tmp_path: Path, live: bool
+) -> None:
+    changes = {"distill": {"engine": str(tiny_engine), "live": live}, "augment": {"colour": 1}, "epochs": 12}
+    done = train(write(tmp_path / "r.yaml", tmp_path, **by_teacher(clip, tiny_engine, **changes)), out=tmp_path / "run")
+    rgb = np.clip(picture(23, 160, 96).astype(int) - 60, 0, 255).astype(np.uint8)
+    image = ((rgb / 255 - done.recipe.mean) / done.recipe.std).astype(np.float32).transpose(2, 0, 1)[None]
+    ours = done.model(torch.from_numpy(image))[0].argmax(0).numpy()
+    theirs = Teacher(find(tiny_engine), Distill(engine=""), tiny.NAMES).chances(rgb).argmax(2)
+    assert bool((ours == theirs).mean() > 0.7) is live
 
 
 def test_mirrored_and_scaled_views_of_a_teacher_lie_on_top_of_each_other(tiny_engine: Path) -> None:
@@ -122,7 +153,8 @@ def test_the_mean_of_teachers_counts_one_named_twice_twice(tiny_engine: Path, tm
     free = find(tiny_engine)
     swapped = [free.manifest.classes[i] for i in (1, 0, 2, 3)]  # calls ground black, and black ground
     write_engine(tmp_path / "other", free.manifest.model_copy(update={"classes": tuple(swapped)}), free.program)
-    pictures = taught(unlabelled(1), Distill(engine=("other", "other", str(tiny_engine))), tiny.NAMES, tmp_path)
+    how = Distill(engine=("other", "other", str(tiny_engine)))
+    pictures = Teachers(how, tiny.NAMES, tmp_path).taught(unlabelled(1))
     assert pictures.soft is not None
     ground = pictures.soft[0][10]  # a row of ground alone
     assert np.abs(ground[:, :2].astype(int) - (85, 170)).max() <= 1

@@ -133,6 +133,18 @@ def batches(sets: Sequence[Pictures], recipe: Recipe, epoch: int, first: int, th
             yield _stack(waiting.pop(0))
 
 
+def ahead(given: Iterator[Batch], change: Callable[[Batch], Batch]) -> Iterator[Batch]:
+    """What `change` makes of every batch, in a thread of its own, while the network works on the one before."""
+    with ThreadPoolExecutor(1, "ahead") as pool:
+        waiting: list[Future[Batch]] = []
+        for batch in given:
+            waiting.append(pool.submit(change, batch))
+            if len(waiting) > 1:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+
+
 def steps_per_epoch(sets: Sequence[Pictures], recipe: Recipe) -> int:
     return max(1, (recipe.epoch_pictures or len(sets[0])) // recipe.batch)
 

@@ -6,8 +6,9 @@ import contextlib
 import copy
 import ctypes
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,22 @@ from streamseg.errors import ConfigError, EngineError
 from streamseg.evaluation.accuracy import Confusion
 from streamseg.models import build
 from streamseg.training import checkpoint, curves, interrupt, lock, progress, weights
-from streamseg.training.data import Batch, Pictures, batches, check, check_widths, class_frequency, steps_per_epoch
+from streamseg.training.data import (
+    Batch,
+    Pictures,
+    ahead,
+    batches,
+    check,
+    check_widths,
+    class_frequency,
+    steps_per_epoch,
+)
 from streamseg.training.datasets import load
 from streamseg.training.export import export_network
 from streamseg.training.kinds import Folders
 from streamseg.training.losses import distillation_loss, segmentation_loss, soft_weights
 from streamseg.training.recipe import Recipe, read_recipe
-from streamseg.training.teacher import taught
+from streamseg.training.teacher import Teachers
 from streamseg.training.weak import weak_sets
 from streamseg.types import U8
 
@@ -109,6 +119,10 @@ class Run:
         self.optimiser = _optimiser(self.model, recipe)
         self.weights = soft_weights(class_frequency(sets, len(recipe.classes)), recipe.losses.softness).to(self.device)
         self.steps = steps_per_epoch(sets, recipe)
+        self.teachers = None
+        if recipe.distill and recipe.distill.live:
+            left = max(1, (os.cpu_count() or 1) - torch.get_num_threads())
+            self.teachers = Teachers(recipe.distill, recipe.names, base, "auto", left)
         self.place = checkpoint.Place()
         self.deadline = time.monotonic() + minutes * 60 if minutes else math.inf
         self._mean, self._std = (
@@ -160,7 +174,7 @@ class Run:
             for rgb, labels in weak_sets(self.sets, self.share_done):
                 labels.refine(rgb, self._chances)
             now = self.recipe.at(max(self.place.epoch / self.recipe.epochs, self._share_of_time()))
-            for batch in batches(self.sets, now, self.place.epoch, self.place.step, now.loader_threads):
+            for batch in self._batches(now):
                 self._learn(batch, show)
                 raise_held()
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -174,6 +188,11 @@ class Run:
             if time.monotonic() - reported > REPORT_SECONDS:
                 self._accuracy(show)
                 reported = time.monotonic()
+
+    def _batches(self, now: Recipe) -> Iterator[Batch]:
+        """The rest of the epoch."""
+        made = batches(self.sets, now, self.place.epoch, self.place.step, now.loader_threads)
+        return ahead(made, self.teachers.again) if self.teachers else made
 
     def _resumed(self) -> str:
         if self.share_done >= 1:
@@ -315,7 +334,7 @@ def _loaded(recipe: Recipe, data_root: Path | None, base: Path) -> tuple[list[Pi
     for source in recipe.datasets:
         pictures = load(source, recipe.names, data_root, base)
         if recipe.distill and source.teacher:
-            pictures = taught(pictures, recipe.distill, recipe.names, base)
+            pictures = Teachers(recipe.distill, recipe.names, base).taught(pictures)
         sets.append(pictures)
     return sets, load(recipe.report, recipe.names, data_root, base) if recipe.report else None
 

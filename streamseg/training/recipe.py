@@ -94,6 +94,9 @@ class Distill(Model):
     """Multiples of that size, averaged. Above 1, small things are seen better."""
     flip: bool = False
     """The mean of the picture and its mirror image: a better teacher at twice the time."""
+    live: bool = False
+    """Ask them again, on the CPU, whenever the network sees a picture, as it is cut and changed then (Beyer et al.
+    2022): of that they say more than of a picture that they were trained on themselves."""
 
     @property
     def engines(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
-"""What larger engines think of our pictures: class probabilities, asked for once and kept in the user's cache.
+"""What larger engines think of our pictures: class probabilities, asked for once and kept in the user's cache; or again
+whenever the network sees one.
 
-Runs in the training thread, before training.
+The former runs in the training thread, before training, the latter in one beside it.
 """
 
 from __future__ import annotations
@@ -26,24 +27,59 @@ from streamseg.engine.bundle import Bundle, find
 from streamseg.engine.cpu_program import CpuProgram
 from streamseg.engine.program import ProgramSpec
 from streamseg.errors import ConfigError
-from streamseg.training.data import Pictures
+from streamseg.training.data import Batch, Pictures
 from streamseg.training.recipe import Distill
-from streamseg.types import U8
+from streamseg.types import U8, Precision
 
 F32 = NDArray[np.float32]
 
 
-def taught(pictures: Pictures, how: Distill, classes: Sequence[str], base: Path) -> Pictures:
-    """`pictures` with `soft`: the mean of what the teachers of `how` give, in our `classes`, at a quarter of each
-    picture's size. Raises ConfigError (no such engine, classes that do not fit), EngineError."""
-    teachers = [(Teacher(_bundle(engine, base), how, classes), n) for engine, n in Counter(how.engines).items()]
-    _check_asked(how, {c.name for t, _ in teachers for c in t.bundle.classes})
-    key = hashlib.sha256(repr([(t.identity, n) for t, n in teachers]).encode())
-    folder = user_cache_path("streamseg") / "teachers" / key.hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    what = f"{' + '.join(t.bundle.manifest.name for t, _ in teachers)} looks at {pictures.name}"
-    soft = [_kept(folder, rgb, teachers, how.temperature) for rgb in track(pictures.rgb, what)]
-    return replace(pictures, soft=soft)
+class Teachers:
+    """The engines of a recipe's `distill`, asked together. Not thread-safe. Raises ConfigError (no such engine,
+    classes that do not fit), EngineError.
+
+    In fp32 where the answers are kept: bf16 names one pixel in a hundred otherwise.
+    """
+
+    def __init__(
+        self, how: Distill, classes: Sequence[str], base: Path, precision: Precision = "fp32", threads: int = 0
+    ) -> None:
+        self._how = how
+        times = Counter(how.engines).items()
+        self._all = [(Teacher(_bundle(engine, base), how, classes, precision, threads), n) for engine, n in times]
+        _check_asked(how, {c.name for t, _ in self._all for c in t.bundle.classes})
+
+    def taught(self, pictures: Pictures) -> Pictures:
+        """`pictures` with `soft`: the mean of what the teachers give, at a quarter of each picture's size."""
+        key = hashlib.sha256(repr([(t.identity, n) for t, n in self._all]).encode())
+        folder = user_cache_path("streamseg") / "teachers" / key.hexdigest()[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        what = f"{' + '.join(t.bundle.manifest.name for t, _ in self._all)} looks at {pictures.name}"
+        return replace(pictures, soft=[self._kept(folder, rgb) for rgb in track(pictures.rgb, what)])
+
+    def again(self, batch: Batch) -> Batch:
+        """`batch` with what they think of its pictures as they are now, cut and changed, wherever they thought
+        something of them before."""
+        if batch.soft is None:
+            return batch
+        soft = [self._soft(rgb) if before.any() else before for rgb, before in zip(batch.rgb, batch.soft, strict=True)]
+        return replace(batch, soft=np.stack(soft) * batch.soft.any(-1, keepdims=True))
+
+    def _kept(self, folder: Path, rgb: U8) -> U8:
+        """From the cache, a file a picture, so that nothing is lost when the run is interrupted here."""
+        file = folder / f"{hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()[:32]}.npy"
+        with suppress(OSError, ValueError, EOFError), file.open("rb") as kept:  # not there, or damaged
+            return np.asarray(np.load(kept), np.uint8)
+        soft = self._soft(rgb)
+        part = file.with_suffix(f".{os.getpid()}.part")
+        with part.open("wb") as opened:
+            np.save(opened, soft)
+        part.replace(file)
+        return soft
+
+    def _soft(self, rgb: U8) -> U8:
+        chances = sum(n * teacher.chances(rgb) for teacher, n in self._all) / sum(n for _, n in self._all)
+        return softened(np.asarray(chances, np.float32), self._how.temperature)
 
 
 def _check_asked(how: Distill, theirs: set[str]) -> None:
@@ -59,20 +95,6 @@ def _bundle(engine: str, base: Path) -> Bundle:
     return find(base / engine if (base / engine / "engine.yaml").is_file() else engine)
 
 
-def _kept(folder: Path, rgb: U8, teachers: Sequence[tuple[Teacher, int]], temperature: float) -> U8:
-    """From the cache, a file a picture, so that nothing is lost when the run is interrupted here."""
-    file = folder / f"{hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()[:32]}.npy"
-    with suppress(OSError, ValueError, EOFError), file.open("rb") as kept:  # not there, or damaged
-        return np.asarray(np.load(kept), np.uint8)
-    chances = sum(n * teacher.chances(rgb) for teacher, n in teachers) / sum(n for _, n in teachers)
-    soft = softened(np.asarray(chances, np.float32), temperature)
-    part = file.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as opened:
-        np.save(opened, soft)
-    part.replace(file)
-    return soft
-
-
 def softened(chances: F32, temperature: float) -> U8:
     """Probabilities f32 [..., K] -> u8, 255 is certain: p^(1/T), which is the softmax of logits / T. All zero where the
     teacher mostly sees what none of the K classes stands for."""
@@ -85,8 +107,11 @@ def softened(chances: F32, temperature: float) -> U8:
 class Teacher:
     """One engine as a teacher: its own program without smoothing, in OpenVINO. Not thread-safe."""
 
-    def __init__(self, bundle: Bundle, how: Distill, classes: Sequence[str]) -> None:
-        self.bundle, self._how = bundle, how
+    def __init__(
+        self, bundle: Bundle, how: Distill, classes: Sequence[str], precision: Precision = "fp32", threads: int = 0
+    ) -> None:
+        self.bundle, self._how, self._precision = bundle, how, precision
+        self._threads = threads or os.cpu_count() or 1
         self._merge = merging(how, [c.name for c in bundle.classes], classes, bundle.manifest.name)
         entry = bundle.manifest.input
         spec = ProgramSpec(mean=entry.mean, std=entry.std, mode="off")
@@ -133,19 +158,17 @@ class Teacher:
         """Of our classes, f32 [H/4, W/4, K], analysed at `view` = (width, height)."""
         scaled = cv2.resize(rgb, view, interpolation=_interpolation(rgb.shape[1], view[0]))
         scores = self._program(view).scores(np.ascontiguousarray(scaled[:, ::-1] if mirrored else scaled))
-        merged = np.tensordot(scores, self._merge, (0, 0))
-        merged = merged[:, ::-1] if mirrored else merged
+        planes = [scores[theirs].sum(0) for theirs in self._merge.T > 0]
         size = (rgb.shape[1] // 4, rgb.shape[0] // 4)
-        how = _interpolation(merged.shape[1], size[0])
-        planes = [cv2.resize(np.ascontiguousarray(p), size, interpolation=how) for p in np.moveaxis(merged, 2, 0)]
+        how = _interpolation(scores.shape[2], size[0])
+        planes = [cv2.resize(p[:, ::-1].copy() if mirrored else p, size, interpolation=how) for p in planes]
         return np.asarray(np.stack(planes, 2), np.float32)
 
     def _program(self, size: tuple[int, int]) -> CpuProgram:
-        """In fp32: asked once, and bf16 names one pixel in a hundred otherwise."""
         from streamseg.engine.openvino_backend import OpenVinoProgram
 
         if size not in self._programs:
-            options = CompileOptions(*size, precision="fp32", threads=os.cpu_count() or 1)
+            options = CompileOptions(*size, precision=self._precision, threads=self._threads)
             self._programs[size] = OpenVinoProgram(self._model, options)
         return self._programs[size]
 
