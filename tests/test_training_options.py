@@ -19,9 +19,9 @@ from streamseg.training import read_recipe, train
 from streamseg.training.data import batches
 from streamseg.training.datasets import load
 from streamseg.training.kinds import Folders, Synthetic
-from streamseg.training.loop import fall
 from streamseg.training.losses import hard, segmentation_loss
 from streamseg.training.recipe import Losses
+from streamseg.training.schedule import fall
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ from streamseg.training.export import export_network
 from streamseg.training.kinds import Folders
 from streamseg.training.losses import distillation_loss, segmentation_loss, soft_weights
 from streamseg.training.recipe import Recipe, read_recipe
+from streamseg.training.schedule import Schedule
 from streamseg.training.teacher import Teachers
 from streamseg.training.weak import weak_sets
 from streamseg.types import U8
@@ -118,13 +119,12 @@ class Run:
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimiser = _optimiser(self.model, recipe)
         self.weights = soft_weights(class_frequency(sets, len(recipe.classes)), recipe.losses.softness).to(self.device)
-        self.steps = steps_per_epoch(sets, recipe)
+        self.schedule = Schedule(recipe, steps_per_epoch(sets, recipe), minutes)
         self.teachers = None
         if recipe.distill and recipe.distill.live:
             left = max(1, (os.cpu_count() or 1) - torch.get_num_threads())
             self.teachers = Teachers(recipe.distill, recipe.names, base, "auto", left)
         self.place = checkpoint.Place()
-        self.deadline = time.monotonic() + minutes * 60 if minutes else math.inf
         self._mean, self._std = (
             torch.tensor(v, device=self.device).mul(255).view(1, 3, 1, 1) for v in (recipe.mean, recipe.std)
         )
@@ -160,7 +160,7 @@ class Run:
         return Trained(
             self.average.cpu(),
             self.recipe,
-            self.place.seen / self.steps,
+            self.place.seen / self.schedule.steps,
             self.loss,
             self.out / "network.onnx",
             self.out / "curves.png",
@@ -169,40 +169,41 @@ class Run:
 
     def _epochs(self, show: progress.Show, raise_held: Callable[[], None]) -> None:
         saved = reported = time.monotonic()
-        while self.share_done < 1:
+        while self.schedule.done(self.place) < 1:
             self.frozen.at(self.place.epoch)
-            for rgb, labels in weak_sets(self.sets, self.share_done):
+            for rgb, labels in weak_sets(self.sets, self.schedule.done(self.place)):
                 labels.refine(rgb, self._chances)
-            now = self.recipe.at(max(self.place.epoch / self.recipe.epochs, self._share_of_time()))
-            for batch in self._batches(now):
+            for batch in self._batches():
                 self._learn(batch, show)
                 raise_held()
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self.save()
                     saved = time.monotonic()
-                if self.share_done >= 1:  # the minutes are over, perhaps in mid-epoch
+                if self.schedule.done(self.place) >= 1:  # the minutes are over, perhaps in mid-epoch
                     break
             self._check_sound()
             self.place.epoch, self.place.step = self.place.epoch + 1, 0
-            show.epoch(self.place.epoch, self.loss, self._rate(), self.place.seconds)
+            show.epoch(self.place.epoch, self.loss, self.schedule.rate(self.place), self.place.seconds)
             if time.monotonic() - reported > REPORT_SECONDS:
                 self._accuracy(show)
                 reported = time.monotonic()
 
-    def _batches(self, now: Recipe) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[Batch]:
         """The rest of the epoch."""
+        now = self.schedule.now(self.place)
         made = batches(self.sets, now, self.place.epoch, self.place.step, now.loader_threads)
         return ahead(made, self.teachers.again) if self.teachers else made
 
     def _resumed(self) -> str:
-        if self.share_done >= 1:
+        if self.schedule.done(self.place) >= 1:
             return f"{self._file} is of a run that has ended: nothing is left to train; {checkpoint.ANEW}"
         return f"going on from {self._file}, in epoch {self.place.epoch} of {self.recipe.epochs}"
 
     def _learn(self, batch: Batch, show: progress.Show) -> None:
         start = time.monotonic()
+        rate = self.schedule.rate(self.place)
         for group in self.optimiser.param_groups:
-            group["lr"] = self._rate()
+            group["lr"] = rate
         images = self._normalised(self._given(batch.rgb))
         with torch.autocast(self.device.type, torch.bfloat16):
             outputs = self.model(images)
@@ -217,7 +218,7 @@ class Run:
         self.place.seen += 1
         self.place.seconds += time.monotonic() - start
         if self.device.type == "cpu" or self.place.seen % 20 == 0:  # to read the loss makes a GPU wait
-            show.step(self.share_done, self.place.epoch, self.loss, self.place.seen * self.recipe.batch)
+            show.step(self.schedule.done(self.place), self.place.epoch, self.loss, self.place.seen * self.recipe.batch)
 
     @property
     def loss(self) -> float:
@@ -235,21 +236,6 @@ class Run:
         if batch.soft is None or self.recipe.distill is None:
             return loss
         return loss + distillation_loss(outputs, self._given(batch.soft), self.weights, how, self.recipe.distill)
-
-    @property
-    def share_done(self) -> float:
-        """How much of the schedule is behind us, 0..1; with a deadline, the sooner of epochs and time."""
-        by_epochs = self.place.seen / (self.recipe.epochs * self.steps)
-        return max(by_epochs, self._share_of_time())
-
-    def _share_of_time(self) -> float:
-        left = self.deadline - time.monotonic()
-        spent = self.place.seconds
-        return 0.0 if math.isinf(left) else min(1.0, spent / max(1e-9, spent + left)) if left > 0 else 1.0
-
-    def _rate(self) -> float:
-        warm = min(1.0, (self.place.seen + 1) / max(1.0, self.recipe.warmup_epochs * self.steps))
-        return self.recipe.learning_rate * warm * fall(self.recipe.schedule, self.share_done)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -315,15 +301,6 @@ class Run:
     @property
     def _parts(self) -> dict[str, Any]:
         return {"model": self.model, "average": self.average, "optimiser": self.optimiser}
-
-
-def fall(schedule: str, done: float) -> float:
-    """What is left of the learning rate at `done` (0..1): "cosine" is half a cosine down to 1 % (Loshchilov and Hutter
-    2017), "poly" (1 - done)^0.9 (DeepLab, Chen et al. 2016)."""
-    done = min(1.0, done)
-    if schedule == "poly":
-        return float((1 - done) ** 0.9)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _loaded(recipe: Recipe, data_root: Path | None, base: Path) -> tuple[list[Pictures], Pictures | None]:
