@@ -121,8 +121,8 @@ class Run:
         self.weights = soft_weights(class_frequency(sets, len(recipe.classes)), recipe.losses.softness).to(self.device)
         self.schedule = Schedule(recipe, steps_per_epoch(sets, recipe), minutes)
         self.teachers = None
-        if recipe.distill and recipe.distill.live:
-            left = max(1, (os.cpu_count() or 1) - torch.get_num_threads())
+        if recipe.distill and recipe.distill.live:  # beside torch: with what cores it leaves, all where it has a GPU
+            left = max(1, (os.cpu_count() or 1) - torch.get_num_threads()) if self.device.type == "cpu" else 0
             self.teachers = Teachers(recipe.distill, recipe.names, base, "auto", left)
         self.place = checkpoint.Place()
         self._mean, self._std = (
