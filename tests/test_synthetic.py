@@ -145,6 +145,11 @@ def test_things_move_and_go_on_moving() -> None:
         assert sum(moved) >= 9
 
 
+def test_someone_of_whom_a_single_pixel_is_seen_is_drawn() -> None:
+    rgb, labels = Street(seed=3, width=1280, height=720).frame(206)  # OpenCV takes 1x1 for a scalar
+    assert (rgb.shape, labels.shape) == ((720, 1280, 3), (720, 1280))
+
+
 def test_sensor_noise_differs_between_frames_but_stays_small(streets: list[Street]) -> None:
     a, b = (streets[3].picture(i).astype(np.int16) for i in (10, 11))
     difference = np.abs(a - b)

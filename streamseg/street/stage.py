@@ -154,7 +154,7 @@ class Stage:
     def restore(self, out: U8, source: U8, player: Player) -> None:
         """Puts back what stands nearer than the player where it was drawn."""
         x0, y0, x1, y1 = player.box
-        near = cv2.compare(self.order[y0:y1, x0:x1], player.order, cv2.CMP_LT)
+        near = (self.order[y0:y1, x0:x1] < player.order).view(np.uint8)  # cv2.compare takes 1x1 for another scalar
         if cv2.hasNonZero(near):
             cv2.copyTo(source[y0:y1, x0:x1], near, out[y0:y1, x0:x1])
 
