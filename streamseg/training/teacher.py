@@ -38,7 +38,7 @@ class Teachers:
     """The engines of a recipe's `distill`, asked together. Not thread-safe. Raises ConfigError (no such engine,
     classes that do not fit), EngineError.
 
-    In fp32 where the answers are kept: bf16 names one pixel in a hundred otherwise.
+    In fp32 where the answers are kept: bf16 names one pixel in a hundred otherwise. `threads` 0: as many as cores.
     """
 
     def __init__(
