@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -32,6 +33,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 REQUIRED = set(filter(None, os.environ.get("STREAMSEG_REQUIRE", "").split(",")))
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("unhurried")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored after `&`, which children would inherit
 
 
 @pytest.fixture
